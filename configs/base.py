@@ -1,0 +1,29 @@
+"""Base: for a TPU slice or several GPUs.
+
+    python -m experiments run dense_topk_hash --size=base --workdir=runs/base
+"""
+
+from moe.attention import Attention
+from moe.data import Data
+from moe.experiment import Experiment, Train
+from moe.experts import SwiGLU
+from moe.model import Transformer
+from moe.optimizer import Optimizer
+
+
+def config() -> Experiment:
+    """The dense experiment of this size."""
+    return Experiment(
+        model=Transformer(
+            vocab_size=4096,
+            num_layers=12,
+            model_width=768,
+            attention=Attention(num_heads=12, num_kv_heads=4, head_width=64),
+            ffn=SwiGLU(width=2048),
+            dtype="bfloat16",
+            remat=True,
+        ),
+        data=Data(sequence_length=1024, held_out_windows=64),
+        optimizer=Optimizer(learning_rate=6e-4),
+        train=Train(steps=10_000, batch=256, log_every=50, eval_every=500, save_every=1000),
+    )

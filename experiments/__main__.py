@@ -1,0 +1,210 @@
+"""The command: python -m experiments list | show | run | report | diff | bench.
+
+Every mistake is one line on stderr and exit code 2. Nothing heavy is imported before it is needed.
+"""
+
+import errno
+import pathlib
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from absl import flags
+
+from experiments import commands
+from experiments.request import known_size, parse_name, request
+from moe.registry import no_such
+
+_SIZE = flags.DEFINE_string("size", "tiny", "which size of the study")
+_ARMS = flags.DEFINE_list("arms", None, "run only these arms, separated by commas")
+_SEEDS = flags.DEFINE_list("seeds", None, "run these seeds instead of the study's own")
+_SET = flags.DEFINE_multi_string("set", [], "change a field, as --set train.steps=200; repeatable")
+_WORKDIR = flags.DEFINE_string("workdir", None, "where a run keeps its files; it resumes them")
+_JOBS = flags.DEFINE_integer(
+    "jobs", 0, "runs at the same time, each a process; 0 decides by itself", lower_bound=0
+)
+_OURS = (_SIZE, _ARMS, _SEEDS, _SET, _WORKDIR, _JOBS)
+
+# Failures of the machine, not of the program: permission, full disk, read-only file system.
+_ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EDQUOT}
+_PACKAGES = [pathlib.Path(__file__).parent.parent / p for p in ("moe", "configs", "experiments")]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it does, the words it takes ([optional]), and the flags it reads."""
+
+    act: Callable[[Sequence[str]], None]
+    words: str
+    summary: str
+    flags: tuple[str, ...] = ()
+
+    def takes(self, count: int) -> bool:
+        """Whether that many words fit."""
+        words = self.words.split()
+        return sum(not word.startswith("[") for word in words) <= count <= len(words)
+
+
+def _list(words: Sequence[str]) -> None:
+    print(commands.listing(*words))
+
+
+def _show(words: Sequence[str]) -> None:
+    study, arms = parse_name(words[0])
+    if arms is None:
+        print(commands.study_table(study, _SIZE.value, _SET.value))
+    else:
+        print(commands.arm_sheet(study, arms[0], _SIZE.value, _SET.value))
+
+
+def _run(words: Sequence[str]) -> None:
+    study, arms = parse_name(words[0])
+    if arms is not None and _ARMS.value is not None:
+        raise ValueError(f"--arms={','.join(_ARMS.value)}: {words[0]} names an arm already")
+    asked = request(
+        study, arms or _ARMS.value, _SIZE.value, _SEEDS.value, _SET.value, _WORKDIR.value
+    )
+    from experiments import run
+
+    run.run(*asked, jobs=_JOBS.value)
+    _publish(asked.workdir)
+
+
+def _report(words: Sequence[str]) -> None:
+    _publish(commands.study_directory(words[0]))
+
+
+def _publish(directory: pathlib.Path) -> None:
+    """Writes the report of a study, prints its table and says where the page is."""
+    from experiments import report
+
+    page = report.report(directory)
+    print(report.table(directory))
+    print(f"page: {page}")
+
+
+def _diff(words: Sequence[str]) -> None:
+    print(commands.difference(words[0], words[1], _SIZE.value))
+
+
+def _bench(words: Sequence[str]) -> None:
+    if words[0] != "step":
+        raise ValueError(f"bench {words[0]}: {no_such('benchmark', words[0], ['step'])}")
+    known_size(_SIZE.value)
+    from experiments import bench
+
+    bench.step(_SIZE.value)
+
+
+COMMANDS = {
+    "list": Command(_list, "[PATTERN]", "studies, their arms, and every registered part"),
+    "show": Command(
+        _show,
+        "STUDY[/ARM]",
+        "every field, parameters, FLOPs per token and memory",
+        ("size", "set"),
+    ),
+    "run": Command(
+        _run,
+        "STUDY[/ARM]",
+        "train (or resume) the arms, print the table, write the page",
+        ("size", "arms", "seeds", "set", "workdir", "jobs"),
+    ),
+    "report": Command(_report, "DIR", "write the table, figures and page of a study again"),
+    "diff": Command(
+        _diff, "A B", "the fields that differ; each a STUDY/ARM or a run's folder", ("size",)
+    ),
+    "bench": Command(_bench, "step", "time one training step of each arm", ("size",)),
+}
+
+_EXAMPLES = """\
+examples:
+  python -m experiments list hash
+  python -m experiments show dense_topk_hash/top2 --set model.moe.router.k=4
+  python -m experiments run dense_topk_hash --workdir=runs/first --seeds=0,1
+  python -m experiments diff dense_topk_hash/top1 dense_topk_hash/hash_random"""
+
+
+def usage() -> str:
+    """What --help prints."""
+    lines = ["usage: python -m experiments COMMAND [WORD]... [--FLAG=VALUE]...", "", "commands:"]
+    for name, command in COMMANDS.items():
+        lines.append(f"  {name + ' ' + command.words:<18} {command.summary}")
+    lines += ["", "flags:"]
+    for flag in _OURS:
+        users = ", ".join(name for name, command in COMMANDS.items() if flag.name in command.flags)
+        value = "PATH=VALUE" if flag is _SET else flag.name.upper()
+        default = "" if flag.default in (None, []) else f" [{flag.default}]"
+        lines.append(f"  --{flag.name + '=' + value:<18} {_help(flag)}{default} ({users})")
+    return "\n".join([*lines, "", _EXAMPLES])
+
+
+def _help(flag: flags.FlagHolder) -> str:
+    """The help of a flag, without what absl appends to it."""
+    return flags.FLAGS[flag.name].help.split("\n")[0].rstrip(";")
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Sets the flags and returns the words; raises ValueError, one line, for a bad flag."""
+    try:
+        return flags.FLAGS(list(argv))[1:]
+    except flags.UnrecognizedFlagError as error:
+        rule = no_such("flag", error.flagname, [flag.name for flag in _OURS])
+        raise ValueError(f"--{error.flagname}: {rule}") from None
+    except flags.IllegalFlagValueError as error:
+        given = str(error).split(": ")[0].removeprefix("flag ")
+        parser = flags.FLAGS[given.removeprefix("--").split("=")[0]].parser
+        raise ValueError(f"{given}: must be {parser.syntactic_help}") from None
+    except flags.Error as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+
+
+def _command(words: Sequence[str]) -> Command:
+    """The command that the words name, after checking its words and flags."""
+    if not words:
+        raise ValueError(f"COMMAND: is missing (valid: {', '.join(COMMANDS)}); --help says more")
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        raise ValueError(f"{name}: {no_such('command', name, COMMANDS)}")
+    command = COMMANDS[name]
+    if not command.takes(len(rest)):
+        found = f"{len(rest)} words" if len(rest) != 1 else "1 word"
+        raise ValueError(f"{' '.join(words)}: must be '{name} {command.words}', has {found}")
+    for flag in _OURS:
+        if flag.present and flag.name not in command.flags:
+            valid = ", ".join(f"--{flag}" for flag in command.flags) or "none"
+            raise ValueError(f"--{flag.name}: is no flag of {name} (valid: {valid})")
+    return command
+
+
+def is_mistake(error: Exception) -> bool:
+    """Whether our own code raised it on purpose, or the machine refused; the rest are bugs."""
+    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
+        return True
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    ours = any(pathlib.Path(frame.filename).is_relative_to(package) for package in _PACKAGES)
+    return ours and frame.line.startswith("raise ")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command line, argv[0] being the program; returns the exit code."""
+    if any(word == "-h" or word.startswith("--help") for word in argv):
+        print(usage())
+        return 0
+    try:
+        words = parse(argv)
+        _command(words).act(words[1:])
+    except (ValueError, OSError) as error:
+        if not is_mistake(error):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command resumes a run", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

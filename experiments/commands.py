@@ -1,0 +1,188 @@
+"""What the command prints: listings, the sheet of an arm, the table of a study, differences."""
+
+import ast
+import fnmatch
+import pathlib
+from collections.abc import Sequence
+
+from experiments.request import parse_name, resolve
+from moe import registry
+
+_TITLES = {
+    "router": "routers",
+    "table": "hash tables",
+    "dispatch": "dispatchers",
+    "experts": "experts",
+    "schedule": "schedules",
+}
+
+
+def listing(pattern: str = "") -> str:
+    """Studies with arms and sizes, then the registered parts by kind, as far as they match.
+
+    A pattern is a part of a name, or a whole one with * and ?. Raises ValueError if none matches.
+    """
+    wanted = f"*{pattern}*" if not set(pattern) & set("*?[") else pattern
+    lines, seen = [], []
+    for name in registry.names("study"):
+        study = registry.lookup("study", name)
+        arms = dict(study.arms)
+        seen += [name, *arms]
+        hits = [arm for arm in arms if fnmatch.fnmatchcase(arm, wanted)]
+        if fnmatch.fnmatchcase(name, wanted):
+            hits = list(arms)
+        if hits:
+            lines += [f"  {name:<16} {registry.summary('study', name)}"]
+            lines += [f"    sizes: {', '.join(study.sizes)}", "    arms:"]
+            lines += [f"      {arm:<14} {arms[arm]}" for arm in hits]
+    blocks = [["studies", *lines]] if lines else []
+    for kind, title in _TITLES.items():
+        names = registry.names(kind)
+        seen += names
+        hits = [name for name in names if fnmatch.fnmatchcase(name, wanted)]
+        rows = [f"  {name:<16} {registry.summary(kind, name)}" for name in hits]
+        blocks += [[title, *rows]] if rows else []
+    if not blocks:
+        raise ValueError(f"list {pattern}: {registry.no_such('name', pattern, set(seen))}")
+    return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def study_directory(text: str) -> pathlib.Path:
+    """The folder of a study that ran; raises ValueError unless it holds study.json."""
+    directory = pathlib.Path(text)
+    if not directory.is_dir():
+        state = "is a file" if directory.exists() else "does not exist"
+        raise ValueError(f"report {text}: {state}; it takes the --workdir of a run")
+    if not (directory / "study.json").is_file():
+        raise ValueError(f"report {text}: has no study.json; it takes the --workdir of a run")
+    return directory
+
+
+def arm_sheet(study_name: str, arm: str, size: str, overrides: Sequence[str]) -> str:
+    """One experiment in full: fields, parameters, FLOPs per token by part, memory."""
+    experiment = resolve(study_name, (arm,), size, overrides)[arm]
+    from moe import cost
+
+    account = cost.account(experiment)
+    study = registry.lookup("study", study_name)
+    leaves = {path: _text(value) for path, value in registry.fields(experiment).items()}
+    lines = [f"{study_name}/{arm} --size={size}: {dict(study.arms)[arm]}", "", "fields"]
+    lines += _aligned(leaves)
+    total, active = account.params_total, account.params_active
+    lines += ["", f"parameters: {total:,} in all, {active:,} active for a token"]
+    lines += _aligned({part: f"{n:>14,}" for part, n in account.params_by_part.items()})
+    lines += ["", f"FLOPs per token, forward: {account.flops_per_token:,.0f} (dispatch apart)"]
+    share = {
+        p: f"{n:>14,.0f} {n / account.flops_per_token:>6.1%}"
+        for p, n in account.flops_by_part.items()
+    }
+    lines += _aligned(share)
+    memory = account.memory_bytes
+    lines += ["", f"memory in training: {_megabytes(sum(memory.values()))}"]
+    lines += _aligned({part: f"{_megabytes(n):>14}" for part, n in memory.items()})
+    return "\n".join(lines)
+
+
+def study_table(study_name: str, size: str, overrides: Sequence[str]) -> str:
+    """All arms of a study side by side."""
+    experiments = resolve(study_name, None, size, overrides)
+    from moe import cost
+
+    study = registry.lookup("study", study_name)
+    accounts = {arm: cost.account(experiment) for arm, experiment in experiments.items()}
+    base = accounts[study.baseline].flops_per_token
+    rows = [("arm", "parameters", "active", "FLOPs/token", f"/ {study.baseline}", "memory")]
+    for arm, account in accounts.items():
+        rows.append(
+            (
+                arm,
+                f"{account.params_total:,}",
+                f"{account.params_active:,}",
+                f"{account.flops_per_token:,.0f}",
+                f"{account.flops_per_token / base:.3f}",
+                _megabytes(sum(account.memory_bytes.values())),
+            )
+        )
+    seeds = ", ".join(map(str, study.seeds))
+    head = [f"{study_name} --size={size}: {study.question}", f"seeds {seeds}", ""]
+    return "\n".join([*head, *_table(rows, left=(0,))])
+
+
+def difference(first: str, second: str, size: str) -> str:
+    """The fields that differ between two experiments, each a STUDY/ARM or a run's folder."""
+    left, right = _fields_named(first, size), _fields_named(second, size)
+    absent = object()
+    rows = [
+        (path, *(_text(side[path]) if path in side else "-" for side in (left, right)))
+        for path in {**left, **right}
+        if left.get(path, absent) != right.get(path, absent)
+    ]
+    if not rows:
+        return "no field differs"
+    return "\n".join(_table([("field", first, second), *rows], left=(0, 1, 2)))
+
+
+def _fields_named(name: str, size: str) -> dict[str, object]:
+    record = pathlib.Path(name) / "experiment.txt"
+    if record.is_file():
+        return recorded(record)
+    if pathlib.Path(name).is_dir():
+        raise ValueError(f"diff {name}: has no experiment.txt; name a folder ARM/seedN of a run")
+    study, arms = parse_name(name)
+    if arms is None:
+        raise ValueError(f"diff {name}: must be STUDY/ARM or the folder of a run")
+    return registry.fields(resolve(study, arms, size, ())[arms[0]])
+
+
+def recorded(record: pathlib.Path) -> dict[str, object]:
+    """The fields in an experiment.txt, as `registry.fields` gives them; runs none of its code."""
+    leaves = {}
+
+    def collect(call: ast.Call, prefix: str) -> None:
+        for keyword in call.keywords:
+            path, value = prefix + keyword.arg, keyword.value
+            if not isinstance(value, ast.Call):
+                leaves[path] = ast.literal_eval(value)
+            elif value.func.id == "float":
+                leaves[path] = float(value.args[0].value)
+            else:
+                leaves[path] = value.func.id
+                collect(value, path + ".")
+
+    try:
+        collect(ast.parse(record.read_text("utf-8")).body[-1].value, "")
+    except (SyntaxError, ValueError, AttributeError, IndexError, TypeError) as error:
+        raise ValueError(f"{record}: is not the record of an experiment ({error})") from error
+    return leaves
+
+
+def _text(value) -> str:
+    """A value as --set would read it."""
+    if isinstance(value, tuple):
+        return ",".join(map(_text, value)) or "()"
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
+
+
+def _megabytes(count: float) -> str:
+    return f"{count / 1e6:,.1f} MB"
+
+
+def _aligned(values: dict[str, str]) -> list[str]:
+    """Indented lines "name  value" with the values under each other."""
+    width = max(map(len, values))
+    return [f"  {name:<{width}}  {value}" for name, value in values.items()]
+
+
+def _table(rows: list[tuple[str, ...]], left: tuple[int, ...]) -> list[str]:
+    """Lines with columns of equal width; the `left` ones are aligned left, the others right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    cells = [
+        [
+            c.ljust(w) if i in left else c.rjust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in rows
+    ]
+    return ["  ".join(row).rstrip() for row in cells]

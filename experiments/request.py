@@ -1,0 +1,116 @@
+"""From the words of a command to checked experiments: names, sizes, seeds, overrides, folders."""
+
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from moe import registry
+
+
+class Request(NamedTuple):
+    """The checked arguments of `experiments.run.run`."""
+
+    study: str
+    arms: tuple[str, ...]
+    size: str
+    seeds: tuple[int, ...]
+    overrides: tuple[str, ...]
+    workdir: pathlib.Path
+
+
+def parse_name(name: str) -> tuple[str, tuple[str, ...] | None]:
+    """Splits STUDY or STUDY/ARM into (study, None) or (study, (arm,)); the study exists."""
+    study, slash, arm = name.partition("/")
+    registry.summary("study", study)
+    return study, (arm,) if slash else None
+
+
+def known_size(size: str) -> None:
+    """Raises ValueError unless some config has this size."""
+    if size not in registry.names("size"):
+        raise ValueError(f"--size={size}: {registry.no_such('size', size, registry.names('size'))}")
+
+
+def resolve(study_name: str, arms: Iterable[str] | None, size: str, overrides: Sequence[str]):
+    """Arm -> validated Experiment, each override applied to every arm that has the field.
+
+    Raises ValueError for unknown names, an override that no arm has, and what validate() finds.
+    """
+    study = registry.lookup("study", study_name)
+    known = dict(study.arms)
+    arms = tuple(known) if arms is None else tuple(arms)
+    if not arms:
+        raise ValueError(f"--arms=: must name some of {', '.join(known)}")
+    for arm in arms:
+        if arm not in known:
+            raise ValueError(f"{study_name}/{arm}: {registry.no_such('arm', arm, known)}")
+        if arms.count(arm) > 1:
+            raise ValueError(f"--arms={','.join(arms)}: names {arm} twice")
+    if size not in study.sizes:
+        raise ValueError(f"--size={size}: {registry.no_such('size', size, study.sizes)}")
+    experiments = {arm: study.build(arm, size) for arm in arms}
+    for assignment in overrides:
+        experiments = _overridden(experiments, assignment)
+    for arm, experiment in experiments.items():
+        try:
+            experiment.validate()
+        except ValueError as error:
+            place = f" (arm {arm})" if len(arms) > 1 else ""
+            raise ValueError(f"{error}{place}") from error
+    return experiments
+
+
+def _overridden(experiments: dict, assignment: str) -> dict:
+    path, equals, text = assignment.partition("=")
+    if not equals or not path:
+        raise ValueError(f"--set {assignment}: must be PATH=VALUE, such as train.steps=200")
+    changed, missing = {}, []
+    for arm, experiment in experiments.items():
+        try:
+            changed[arm] = registry.override(experiment, path, text)
+        except registry.MissingField as error:
+            missing.append(error)
+    if not changed:
+        # An arm that has the parent knows the nearest name; one without it can only say so.
+        raise max(missing, key=lambda error: "no such field" in str(error))
+    return experiments | changed
+
+
+def request(
+    study_name: str,
+    arms: Sequence[str] | None,
+    size: str,
+    seeds: Sequence[str] | None,
+    overrides: Sequence[str],
+    workdir: str | None,
+) -> Request:
+    """Checks everything that a run is asked for, before anything compiles or is written."""
+    if not workdir:
+        raise ValueError(f"--workdir: is missing; name a folder, as --workdir=runs/{study_name}")
+    place = pathlib.Path(workdir)
+    for folder in [place, *place.parents]:
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"--workdir={workdir}: {folder} is a file, not a folder")
+    nearest = next(folder for folder in [place, *place.absolute().parents] if folder.exists())
+    if not os.access(nearest, os.W_OK):
+        raise ValueError(f"--workdir={workdir}: {nearest} cannot be written to")
+    for assignment in overrides:
+        if assignment.startswith("seed="):
+            raise ValueError(f"--set {assignment}: a run takes its seeds from --seeds")
+    chosen = resolve(study_name, arms, size, overrides)
+    numbers = registry.lookup("study", study_name).seeds if seeds is None else _seeds(seeds)
+    return Request(study_name, tuple(chosen), size, numbers, tuple(overrides), place)
+
+
+def _seeds(texts: Sequence[str]) -> tuple[int, ...]:
+    given = f"--seeds={','.join(texts)}"
+    for text in texts:
+        if not (text.isascii() and text.isdigit()):
+            raise ValueError(f"{given}: must be whole numbers >= 0 separated by commas")
+    seeds = tuple(int(text) for text in texts)
+    if not seeds:
+        raise ValueError(f"{given}: must be whole numbers >= 0 separated by commas")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"{given}: names a seed twice")
+    return seeds

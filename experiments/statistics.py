@@ -1,0 +1,156 @@
+"""Paired comparison of arms over seeds: t and bootstrap intervals, Holm (1979), Fieller (1954)."""
+
+import itertools
+import math
+
+CONFIDENCE = 0.95
+THRESHOLD_SDS = 2.0  # a difference counts beyond this many paired-seed standard deviations
+EXACT_RESAMPLES = 50_000  # enumerate every bootstrap sample up to here (six seeds), draw above
+DRAWN_RESAMPLES = 20_000
+
+LOWER, HIGHER, UNCLEAR, ONE_SEED = "lower", "higher", "not told apart", "one seed"
+
+
+def summary(value_by_seed: dict[int, float]) -> dict:
+    """Mean and sample standard deviation over seeds; `sd` is None below two, `mean` below one.
+
+    Values must be finite: a diverged run is the caller's to name, never a number to average.
+    """
+    values = list(value_by_seed.values())
+    if not all(math.isfinite(value) for value in values):
+        raise ValueError(f"value_by_seed={value_by_seed}: every value must be finite")
+    mean = math.fsum(values) / len(values) if values else None
+    return {
+        "n": len(values),
+        "mean": mean,
+        "sd": _sd(values) if len(values) > 1 else None,
+        "by_seed": {str(seed): value_by_seed[seed] for seed in sorted(value_by_seed)},
+    }
+
+
+def paired(value_by_seed: dict[int, float], base_by_seed: dict[int, float]) -> dict | None:
+    """Difference to a baseline over the seeds that both have; None when they share none.
+
+    `low, high` is the t interval of the mean paired difference and decides; `bootstrap_low,
+    bootstrap_high` is the percentile interval of the paired bootstrap, too narrow below about five
+    seeds. `threshold` is twice the standard deviation of the paired differences. The verdict needs
+    both: beyond the threshold, and zero outside the t interval. With one seed all five are None.
+    """
+    shared = sorted(set(value_by_seed) & set(base_by_seed))
+    if not shared:
+        return None
+    record = summary({seed: value_by_seed[seed] - base_by_seed[seed] for seed in shared})
+    differences = list(record["by_seed"].values())
+    low, high = t_interval(differences) or (None, None)
+    bootstrap_low, bootstrap_high = bootstrap_interval(differences) or (None, None)
+    record |= {
+        "low": low,
+        "high": high,
+        "bootstrap_low": bootstrap_low,
+        "bootstrap_high": bootstrap_high,
+        "threshold": None if record["sd"] is None else THRESHOLD_SDS * record["sd"],
+        "p": t_test(differences),
+    }
+    return record | {"verdict": verdict(record)}
+
+
+def verdict(record: dict) -> str:
+    """`lower`, `higher`, `not told apart` or `one seed`, by the rule that `paired` states."""
+    if record["sd"] is None:
+        return ONE_SEED
+    beyond = abs(record["mean"]) > record["threshold"]
+    if not beyond or record["low"] <= 0.0 <= record["high"]:
+        return UNCLEAR
+    return LOWER if record["mean"] < 0 else HIGHER
+
+
+def t_interval(values: list[float]) -> tuple[float, float] | None:
+    """Two-sided 95 % t interval of the mean; None below two values."""
+    if len(values) < 2:
+        return None
+    mean = math.fsum(values) / len(values)
+    half = t_quantile(len(values) - 1) * _sd(values) / math.sqrt(len(values))
+    return mean - half, mean + half
+
+
+def t_test(values: list[float]) -> float | None:
+    """Two-sided p value of mean = 0; None below two values, 1 or 0 when all values are equal."""
+    from scipy.special import stdtr
+
+    if len(values) < 2:
+        return None
+    mean, error = math.fsum(values) / len(values), _sd(values) / math.sqrt(len(values))
+    if error == 0.0:
+        return 1.0 if mean == 0.0 else 0.0
+    return float(2.0 * stdtr(len(values) - 1, -abs(mean) / error))
+
+
+def t_quantile(degrees: int) -> float:
+    """Upper quantile of Student's t that leaves half of 1 - CONFIDENCE above it."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.5 + CONFIDENCE / 2))
+
+
+def bootstrap_interval(values: list[float]) -> tuple[float, float] | None:
+    """Percentile interval of the bootstrap mean: every resample up to six values, else drawn.
+
+    The draw has a fixed seed, so the same values give the same interval. None below two values.
+    """
+    import numpy
+
+    n = len(values)
+    if n < 2:
+        return None
+    if n**n <= EXACT_RESAMPLES:
+        index = numpy.array(list(itertools.product(range(n), repeat=n)))
+    else:
+        index = numpy.random.default_rng(0).integers(0, n, (DRAWN_RESAMPLES, n))
+    means = numpy.asarray(values)[index].mean(axis=1)
+    tails = [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2]
+    low, high = numpy.quantile(means, tails, method="inverted_cdf")
+    return float(low), float(high)
+
+
+def holm(p_by_name: dict) -> dict:
+    """Holm's step-down adjusted p values; names whose p is None are not counted and stay None."""
+    tested = sorted((p, name) for name, p in p_by_name.items() if p is not None)
+    adjusted, largest = dict.fromkeys(p_by_name), 0.0
+    for rank, (p, name) in enumerate(tested):
+        largest = max(largest, min(1.0, (len(tested) - rank) * p))
+        adjusted[name] = largest
+    return adjusted
+
+
+def fieller(top_by_seed: dict[int, float], bottom_by_seed: dict[int, float]) -> dict | None:
+    """Ratio of two paired means with Fieller's 95 % interval, over the seeds that both have.
+
+    None when the ratio is undefined: fewer than two shared seeds, or a denominator whose own
+    verdict is not `higher` (not above zero beyond seed noise). The interval is the set of r for
+    which the t interval of the mean of (top - r * bottom) holds zero; it is bounded exactly when
+    the t interval of the denominator excludes zero.
+    """
+    shared = sorted(set(top_by_seed) & set(bottom_by_seed))
+    bottom = paired({seed: bottom_by_seed[seed] for seed in shared}, dict.fromkeys(shared, 0.0))
+    if bottom is None or bottom["verdict"] != HIGHER:
+        return None
+    tops = [top_by_seed[seed] for seed in shared]
+    bottoms = [bottom_by_seed[seed] for seed in shared]
+    n, a, b = len(shared), math.fsum(tops) / len(shared), bottom["mean"]
+    scale = t_quantile(n - 1) ** 2 / (n * (n - 1))
+    aa = scale * math.fsum((top - a) ** 2 for top in tops)
+    bb = scale * math.fsum((low - b) ** 2 for low in bottoms)
+    ab = scale * math.fsum((t - a) * (u - b) for t, u in zip(tops, bottoms, strict=True))
+    square, cross, constant = b * b - bb, a * b - ab, a * a - aa
+    root = math.sqrt(max(0.0, cross * cross - square * constant))
+    return {
+        "n": n,
+        "value": a / b,
+        "low": (cross - root) / square,
+        "high": (cross + root) / square,
+    }
+
+
+def _sd(values: list[float]) -> float:
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))

@@ -1,0 +1,1 @@
+"""Measurements of routing, as pure functions over counts and traces."""

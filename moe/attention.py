@@ -1,0 +1,95 @@
+"""Causal grouped-query attention (arXiv 2305.13245) with rotary positions (2104.09864)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from moe.routing import Params
+
+
+def rotate(x_BLHA: jax.Array, base: float) -> jax.Array:
+    """Turns channel pair (a, a + A/2) by position * base^(-2a/A); computes in float32."""
+    L, A = x_BLHA.shape[1], x_BLHA.shape[3]
+    frequency = base ** (-jnp.arange(A // 2, dtype=jnp.float32) * 2 / A)
+    angle = jnp.outer(jnp.arange(L, dtype=jnp.float32), frequency)[None, :, None, :]
+    first, second = jnp.split(x_BLHA.astype(jnp.float32), 2, axis=-1)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x_BLHA.dtype)
+
+
+def normalize(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """Divides the last axis by its root mean square (float32) and scales it."""
+    x32 = x.astype(jnp.float32)
+    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + 1e-6)
+    return (x32 * inverse * scale).astype(x.dtype)
+
+
+def project(x_BLD: jax.Array, w_DX: jax.Array) -> jax.Array:
+    """x w with every other axis of w in the result; one plain matrix product, fast on CPU."""
+    B, L, D = x_BLD.shape
+    return (x_BLD.reshape(B * L, D) @ w_DX.reshape(D, -1)).reshape(B, L, *w_DX.shape[1:])
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention:
+    """H query heads of A channels read J key/value heads, each shared by H/J of them.
+
+    Attributes:
+      num_heads, num_kv_heads, head_width: H, J, A; J divides H, A is even.
+      qk_norm: RMSNorm on queries and keys, per head (arXiv 2302.05442).
+      rope_base: base of the rotary frequencies.
+    """
+
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    head_width: int = 32
+    qk_norm: bool = True
+    rope_base: float = 10_000.0
+
+    def init(self, key: jax.Array, D: int, N: int) -> Params:
+        """Makes the projections; the one into the residual path shrinks with depth N."""
+        H, J, A = self.num_heads, self.num_kv_heads, self.head_width
+        keys = jax.random.split(key, 4)
+        params = {
+            "w_query_DHA": jax.random.normal(keys[0], (D, H, A)) / D**0.5,
+            "w_key_DJA": jax.random.normal(keys[1], (D, J, A)) / D**0.5,
+            "w_value_DJA": jax.random.normal(keys[2], (D, J, A)) / D**0.5,
+            "w_out_HAD": jax.random.normal(keys[3], (H, A, D)) / (2 * N * H * A) ** 0.5,
+        }
+        norms = {"query_norm_A": jnp.ones(A), "key_norm_A": jnp.ones(A)}
+        return {**params, **norms} if self.qk_norm else params
+
+    def __call__(self, params: Params, x_BLD: jax.Array) -> jax.Array:
+        """Mixes positions 0..l into position l; returns y_BLD in the dtype of x_BLD."""
+        weight = {name: w.astype(x_BLD.dtype) for name, w in params.items()}
+        query_BLHA = project(x_BLD, weight["w_query_DHA"])
+        key_BLJA = project(x_BLD, weight["w_key_DJA"])
+        value_BLJA = project(x_BLD, weight["w_value_DJA"])
+        if self.qk_norm:
+            query_BLHA = normalize(query_BLHA, params["query_norm_A"])
+            key_BLJA = normalize(key_BLJA, params["key_norm_A"])
+        mixed_BLHA = jax.nn.dot_product_attention(
+            rotate(query_BLHA, self.rope_base),
+            rotate(key_BLJA, self.rope_base),
+            value_BLJA,
+            is_causal=True,
+        )
+        H, A, D = weight["w_out_HAD"].shape
+        mixed_BLX = mixed_BLHA.reshape(*x_BLD.shape[:2], H * A)
+        return project(mixed_BLX, weight["w_out_HAD"].reshape(H * A, D))
+
+    def check(self, path: str) -> None:
+        """Raises ValueError, one line that starts with `path`, for impossible fields."""
+        for name in ("num_heads", "num_kv_heads", "head_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{path}.{name}={getattr(self, name)}: must be >= 1")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"{path}.num_kv_heads={self.num_kv_heads}: must divide num_heads={self.num_heads}"
+            )
+        if self.head_width % 2:
+            raise ValueError(f"{path}.head_width={self.head_width}: must be even")
+        if self.rope_base <= 0:
+            raise ValueError(f"{path}.rope_base={self.rope_base}: must be > 0")

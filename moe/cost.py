@@ -1,0 +1,155 @@
+"""Parameters, FLOPs and bytes of an experiment by formula, and widths that match them.
+
+A multiply-add is two FLOPs; only matrix products count. Attention is counted as it is computed,
+over the full square of positions. tests/test_cost.py checks the formulas against compiled HLO.
+"""
+
+import dataclasses
+
+from moe.experiment import Experiment
+from moe.model import Transformer
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """What an experiment costs.
+
+    Attributes:
+      params_total, params_active: all parameters, and those that one token uses; integer tables
+        do not count. The embedding counts in both.
+      params_by_part: total parameters by part.
+      flops_by_part: forward matrix-product FLOPs per token; "dispatch" is not in the sum.
+      flops_per_token: their sum without "dispatch".
+      memory_bytes: estimates for training; activations for one microbatch.
+    """
+
+    params_total: int
+    params_active: int
+    params_by_part: dict[str, int]
+    flops_by_part: dict[str, float]
+    flops_per_token: float
+    memory_bytes: dict[str, int]
+
+
+def choices_per_token(model: Transformer) -> float:
+    """Experts that serve one token: the router's k, or all of them where it has none."""
+    return getattr(model.moe.router, "k", model.moe.num_experts)
+
+
+def params_by_part(model: Transformer, active: bool = False) -> dict[str, int]:
+    """Parameters by part; with active=True only those that one token uses."""
+    D, N, a = model.model_width, model.num_layers, model.attention
+    sparse = len(model.moe_layers)
+    parts = {
+        "embedding": model.vocab_size * D,
+        "head": 0 if model.tied_head else model.vocab_size * D,
+        "attention": N * (2 * a.num_heads + 2 * a.num_kv_heads) * a.head_width * D,
+        "norms": (2 * N + 1) * D + (2 * N * a.head_width if a.qk_norm else 0),
+        "dense_ffn": (N - sparse) * model.ffn.matrices * D * model.ffn.width,
+        "experts": 0,
+        "router": 0,
+    }
+    if model.moe is not None:
+        used = choices_per_token(model) if active else model.moe.num_experts
+        parts["experts"] = round(sparse * used * _expert_size(model))
+        parts["router"] = sparse * D * model.moe.num_experts * model.moe.router.learned
+    return parts
+
+
+def _expert_size(model: Transformer) -> int:
+    return model.moe.experts.matrices * model.model_width * model.moe.experts.width
+
+
+def flops_by_part(model: Transformer, length: int, tokens: int) -> dict[str, float]:
+    """Forward FLOPs per token, for sequences of `length` and `tokens` in one call."""
+    D, N, a = model.model_width, model.num_layers, model.attention
+    params = params_by_part(model, active=True)
+    parts = {
+        "attention_projections": 2.0 * params["attention"],
+        "attention_scores": 4.0 * N * a.num_heads * a.head_width * length,
+        "dense_ffn": 2.0 * params["dense_ffn"],
+        "experts": 2.0 * params["experts"],
+        "router": 2.0 * params["router"],
+        "head": 2.0 * D * model.vocab_size,
+        "dispatch": 0.0,
+    }
+    if model.moe is not None:
+        K, E = choices_per_token(model), model.moe.num_experts
+        overhead = model.moe.dispatch.overhead(tokens, K, E, D)
+        parts["dispatch"] = len(model.moe_layers) * overhead
+    return parts
+
+
+def flops_per_token(model: Transformer, length: int) -> float:
+    """Forward FLOPs per token, attention, router and head counted, dispatch not."""
+    parts = flops_by_part(model, length, tokens=length)
+    return sum(parts.values()) - parts["dispatch"]
+
+
+def account(experiment: Experiment) -> Account:
+    """Counts everything for one experiment."""
+    model, length = experiment.model, experiment.data.sequence_length
+    total, active = params_by_part(model), params_by_part(model, active=True)
+    learned = sum(total.values())
+    return Account(
+        params_total=learned,
+        params_active=sum(active.values()),
+        params_by_part=total,
+        flops_by_part=flops_by_part(model, length, experiment.tokens_per_call),
+        flops_per_token=flops_per_token(model, length),
+        memory_bytes={
+            "parameters": 4 * learned,
+            "gradients": 4 * learned,
+            "optimizer": 8 * learned,
+            "activations": _activation_bytes(experiment),
+        },
+    )
+
+
+def _activation_bytes(experiment: Experiment) -> int:
+    """What the backward pass keeps of one microbatch, without fusion and remat: an estimate."""
+    model, a = experiment.model, experiment.model.attention
+    D, L, sparse = model.model_width, experiment.data.sequence_length, len(model.moe_layers)
+    size = 2 if model.dtype == "bfloat16" else 4
+    heads = (2 * a.num_heads + 2 * a.num_kv_heads) * a.head_width
+    attention = 3 * D + 2 * heads + 2 * a.num_heads * L
+    dense = 2 * D + (model.ffn.matrices + 1) * model.ffn.width
+    per_token = model.num_layers * attention + (model.num_layers - sparse) * dense
+    if model.moe is not None:
+        experts = model.moe.experts
+        routed = 2 * D + (experts.matrices + 1) * experts.width
+        per_token += sparse * (2 * D + choices_per_token(model) * routed)
+    return round(experiment.tokens_per_call * (size * per_token + 2 * 4 * model.vocab_size))
+
+
+def with_width(model: Transformer, width: int) -> Transformer:
+    """The model with experts of this hidden width, or, if dense, such a feed-forward layer."""
+    if model.moe is None:
+        return model.clone(ffn=dataclasses.replace(model.ffn, width=width))
+    experts = dataclasses.replace(model.moe.experts, width=width)
+    return model.clone(moe=dataclasses.replace(model.moe, experts=experts))
+
+
+def _solve(model: Transformer, quantity, target: float) -> Transformer:
+    """The width whose quantity, linear in it, is nearest to the target; at most 1 % away."""
+    at_1, at_2 = (quantity(with_width(model, width)) for width in (1, 2))
+    width = max(1, round(1 + (target - at_1) / (at_2 - at_1)))
+    solved = with_width(model, width)
+    off = quantity(solved) / target - 1
+    if abs(off) > 0.01:
+        raise ValueError(
+            f"width={width}: the nearest width misses the target by {off:+.1%}; it must be "
+            "within 1 %: widen the reference model or take fewer or smaller experts"
+        )
+    return solved
+
+
+def match_flops(model: Transformer, reference: Transformer, length: int) -> Transformer:
+    """The model with the width at which it costs the reference's FLOPs per token, within 1 %."""
+    return _solve(model, lambda m: flops_per_token(m, length), flops_per_token(reference, length))
+
+
+def match_parameters(model: Transformer, reference: Transformer) -> Transformer:
+    """The model with the width at which it has the reference's total parameters, within 1 %."""
+    target = sum(params_by_part(reference).values())
+    return _solve(model, lambda m: sum(params_by_part(m).values()), target)

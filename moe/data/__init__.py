@@ -1,0 +1,31 @@
+"""Labelled text for language models; importing this package loads no array or data library."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+DESKS = ("drama", "scripture", "geography", "code", "languages")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a batch is made of; the vocabulary size is the model's."""
+
+    tokenizer: Literal["bpe", "bytes"] = "bpe"
+    sequence_length: int = 128
+    held_out_windows: int = 64  # of each desk
+
+    def check(self, path: str, vocab_size: int) -> None:
+        """Raises ValueError, one line that starts with `path` or with model.vocab_size."""
+        if self.tokenizer not in ("bpe", "bytes"):
+            raise ValueError(f"{path}.tokenizer={self.tokenizer}: unknown; valid: bpe, bytes")
+        for field in ("sequence_length", "held_out_windows"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{path}.{field}={value}: must be an int >= 1")
+        low, high = (258, 65536) if self.tokenizer == "bpe" else (257, 257)
+        if not isinstance(vocab_size, int) or not low <= vocab_size <= high:
+            rule = f"in [{low}, {high}]" if low < high else f"{low}, each byte and the end,"
+            raise ValueError(
+                f"model.vocab_size={vocab_size}: must be {rule} with {path}.tokenizer="
+                f"{self.tokenizer}"
+            )

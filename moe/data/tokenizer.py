@@ -1,0 +1,92 @@
+"""Byte-level BPE (Sennrich et al., arXiv:1508.07909, over bytes) trained here, and plain bytes.
+
+The last id, vocab_size - 1, ends a document; no text encodes to it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+
+class Tokenizer:
+    """Text to ids and back, without loss for any Unicode text.
+
+    Attributes:
+      vocab_size: number of ids, the end of a document included.
+      end: the id after each document, vocab_size - 1.
+      byte_V: int64, bytes of each id's text; 0 for the end.
+      json: what rebuilds it (`from_json`).
+      fingerprint: SHA-256 of json.
+    """
+
+    def __init__(self, text: str):
+        self.json = text
+        self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        if text == BYTES:
+            self._bpe = None
+            self._pieces = [bytes([value]) for value in range(256)]
+        else:
+            self._bpe = tokenizers.Tokenizer.from_str(text)
+            vocabulary = self._bpe.get_vocab()
+            value = {character: byte for byte, character in enumerate(_characters())}
+            self._pieces = [
+                bytes(value[character] for character in piece)
+                for piece in sorted(vocabulary, key=vocabulary.__getitem__)
+            ]
+        self.end = len(self._pieces)
+        self.vocab_size = self.end + 1
+        self.byte_V = np.array([len(piece) for piece in self._pieces] + [0], np.int64)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids of the text, uint16; no end of document."""
+        return self.encode_all([text])[0]
+
+    def encode_all(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each text, on all cores."""
+        if self._bpe is None:
+            return [np.frombuffer(text.encode(), np.uint8).astype(np.uint16) for text in texts]
+        return [np.array(e.ids, np.uint16) for e in self._bpe.encode_batch_fast(list(texts))]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of the ids; ends are left out, bytes that are no UTF-8 become U+FFFD."""
+        pieces = [*self._pieces, b""]
+        return b"".join(pieces[int(i)] for i in ids).decode("utf-8", "replace")
+
+
+BYTES = json.dumps({"type": "bytes"})
+
+
+def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Byte-level BPE with vocab_size - 1 pieces and the end; the same for the same texts.
+
+    Raises ValueError when the texts have too few repeated pieces for that size.
+    """
+    bpe = tokenizers.Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 1,
+        min_frequency=2,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=[],
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    tokenizer = Tokenizer(bpe.to_str())
+    if tokenizer.vocab_size != vocab_size:
+        raise ValueError(
+            f"model.vocab_size={vocab_size}: must be at most {tokenizer.vocab_size}, "
+            "all that the training text gives"
+        )
+    return tokenizer
+
+
+def _characters() -> list[str]:
+    """The printable character that stands for each byte in a byte-level vocabulary (GPT-2)."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = iter(range(256, 512))
+    return [chr(b) if b in printable else chr(next(others)) for b in range(256)]

@@ -1,0 +1,7 @@
+"""Every way for tokens to travel to experts and back. To add one: its file, and a line here."""
+
+from moe.registry import register
+
+register("dispatch", "oracle", "moe.dispatch.oracle:Oracle", "all experts on all tokens, slow")
+register("dispatch", "einsum", "moe.dispatch.einsum:Einsum", "one-hot masks, capacity, groups")
+register("dispatch", "ragged", "moe.dispatch.ragged:Ragged", "sorted rows in blocks, dropless")

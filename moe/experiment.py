@@ -1,0 +1,62 @@
+"""One training run as a value: model, data, optimizer, length, seed."""
+
+import dataclasses
+
+from moe.data import Data
+from moe.model import Transformer
+from moe.optimizer import Optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """How long and how often.
+
+    Attributes:
+      steps: optimizer steps.
+      batch: sequences per optimizer step, over all devices.
+      accumulate: parts that a batch is cut into, one after the other, to save memory.
+      log_every, eval_every, save_every: in steps; the last step always does all three.
+    """
+
+    steps: int = 1000
+    batch: int = 16
+    accumulate: int = 1
+    log_every: int = 20
+    eval_every: int = 250
+    save_every: int = 250
+
+    def check(self, path: str) -> None:
+        """Raises ValueError, one line that starts with `path`, for impossible fields."""
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1:
+                raise ValueError(f"{path}.{field.name}={getattr(self, field.name)}: must be >= 1")
+        if self.batch % self.accumulate:
+            raise ValueError(
+                f"{path}.accumulate={self.accumulate}: must divide batch={self.batch}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that decides the numbers of a run; equal experiments give equal results."""
+
+    model: Transformer
+    data: Data = Data()
+    optimizer: Optimizer = Optimizer()
+    train: Train = Train()
+    seed: int = 0
+
+    @property
+    def tokens_per_call(self) -> int:
+        """Tokens that one call of the model sees in training."""
+        return self.train.batch // self.train.accumulate * self.data.sequence_length
+
+    def validate(self) -> "Experiment":
+        """Returns self, or raises ValueError: one line with the dotted path, value and rule."""
+        self.train.check("train")
+        self.data.check("data", self.model.vocab_size)
+        self.optimizer.check("optimizer")
+        self.model.check("model", self.tokens_per_call)
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: must be >= 0")
+        return self

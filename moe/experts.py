@@ -1,0 +1,99 @@
+"""The feed-forward experts: SwiGLU (arXiv 2002.05202) and the two-matrix ReLU network.
+
+A dense feed-forward layer is the same object with E = 1.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from moe.routing import Params
+
+Product = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def batched_product(x_ECD: jax.Array, w_EDF: jax.Array) -> jax.Array:
+    """One matrix product per expert, on equally many rows each; returns ECF."""
+    if x_ECD.shape[0] == 1:  # a plain product, which XLA:CPU runs faster than a batch of one
+        return (x_ECD[0] @ w_EDF[0])[None]
+    return jnp.einsum("ECD,EDF->ECF", x_ECD, w_EDF)
+
+
+class Experts(Protocol):
+    """E networks of one shape; a frozen dataclass of hyper-parameters."""
+
+    kind: ClassVar[str] = "experts"
+    width: int
+    matrices: ClassVar[int]  # products of size D x F per token and expert
+
+    def init(self, key: jax.Array, E: int, D: int) -> Params:
+        """Makes float32 weights, each expert drawn independently."""
+        ...
+
+    def __call__(self, params: Params, x: jax.Array, product: Product = batched_product):
+        """Applies expert e to its rows; `product(x, w)` knows which rows are whose.
+
+        The default takes x_ECD; a grouped product takes rows x_RD sorted by expert.
+        """
+        ...
+
+
+def _dense_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Normal with standard deviation 1/sqrt(fan in); fan in is the next to last axis."""
+    return jax.random.normal(key, shape) / shape[-2] ** 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class SwiGLU(Experts):
+    """(silu(x w_gate) * (x w_in)) w_out, three matrices (arXiv 2002.05202, eq. 6).
+
+    Attributes:
+      width: hidden width F of one expert.
+    """
+
+    width: int = 256
+    matrices: ClassVar[int] = 3
+
+    def init(self, key, E, D):
+        """Makes w_gate_EDF, w_in_EDF and w_out_EFD."""
+        keys = jax.random.split(key, 3)
+        return {
+            "w_gate_EDF": _dense_init(keys[0], (E, D, self.width)),
+            "w_in_EDF": _dense_init(keys[1], (E, D, self.width)),
+            "w_out_EFD": _dense_init(keys[2], (E, self.width, D)),
+        }
+
+    def __call__(self, params, x, product=batched_product):
+        """Applies the experts; computes in the dtype of x."""
+        gate, up, down = (
+            params[name].astype(x.dtype) for name in ("w_gate_EDF", "w_in_EDF", "w_out_EFD")
+        )
+        return product(jax.nn.silu(product(x, gate)) * product(x, up), down)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReLU(Experts):
+    """relu(x w_in) w_out, two matrices, as in Switch (arXiv 2101.03961).
+
+    Attributes:
+      width: hidden width F of one expert.
+    """
+
+    width: int = 256
+    matrices: ClassVar[int] = 2
+
+    def init(self, key, E, D):
+        """Makes w_in_EDF and w_out_EFD."""
+        keys = jax.random.split(key, 2)
+        return {
+            "w_in_EDF": _dense_init(keys[0], (E, D, self.width)) * 2**0.5,
+            "w_out_EFD": _dense_init(keys[1], (E, self.width, D)),
+        }
+
+    def __call__(self, params, x, product=batched_product):
+        """Applies the experts; computes in the dtype of x."""
+        w_in, w_out = (params[name].astype(x.dtype) for name in ("w_in_EDF", "w_out_EFD"))
+        return product(jax.nn.relu(product(x, w_in)), w_out)

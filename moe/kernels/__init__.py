@@ -1,0 +1,1 @@
+"""Grouped matrix products: rows sorted by expert times each expert's own matrix."""

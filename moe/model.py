@@ -1,0 +1,209 @@
+"""A decoder-only transformer, dense or with mixture-of-experts layers, as a Flax Linen module.
+
+Pre-norm blocks with RMSNorm (arXiv 1910.07467), scanned over depth.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from moe.attention import Attention
+from moe.experts import Experts, SwiGLU
+from moe.flax_host import LinenMoE
+from moe.layer import Aux, MoE
+from moe.routing import Params
+
+
+class DenseFFN(nn.Module):
+    """A dense feed-forward layer: one expert that reads every token."""
+
+    experts: Experts
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+        """Returns y_BLD."""
+        B, L, D = x_BLD.shape
+        params = self.param("experts", self.experts.init, 1, D)
+        return self.experts(params, x_BLD.reshape(1, B * L, D)).reshape(B, L, D)
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer, each behind a norm and beside a residual path."""
+
+    attention: Attention
+    ffn: Experts
+    moe: MoE | None  # None: the feed-forward layer is dense
+    num_layers: int
+    vocab_size: int
+
+    @nn.compact
+    def __call__(
+        self, x_BLD: jax.Array, id_BL: jax.Array, rng: jax.Array | None
+    ) -> tuple[jax.Array, Aux | None]:
+        """Returns x_BLD for the next block, and what an MoE layer reports."""
+        D, dtype = x_BLD.shape[-1], x_BLD.dtype
+        normed_BLD = nn.RMSNorm(dtype=dtype, name="attention_norm")(x_BLD)
+        attention = self.param("attention", self.attention.init, D, self.num_layers)
+        x_BLD = x_BLD + self.attention(attention, normed_BLD)
+        normed_BLD = nn.RMSNorm(dtype=dtype, name="ffn_norm")(x_BLD)
+        if self.moe is None:
+            return x_BLD + DenseFFN(self.ffn, name="ffn")(normed_BLD), None
+        y_BLD, aux = LinenMoE(self.moe, self.vocab_size, name="moe")(normed_BLD, id_BL, rng)
+        return x_BLD + y_BLD, aux
+
+
+class Period(nn.Module):
+    """The shortest run of layers that repeats over depth: the unit of the scan."""
+
+    attention: Attention
+    ffn: Experts
+    moes: tuple[MoE | None, ...]
+    num_layers: int
+    vocab_size: int
+
+    @nn.compact
+    def __call__(
+        self, x_BLD: jax.Array, id_BL: jax.Array, rng: jax.Array | None
+    ) -> tuple[jax.Array, tuple[Aux, ...]]:
+        """Returns x_BLD and the reports of the period's MoE layers."""
+        rngs = [None] * len(self.moes) if rng is None else jax.random.split(rng, len(self.moes))
+        reports = []
+        for p, moe in enumerate(self.moes):
+            block = Block(
+                self.attention, self.ffn, moe, self.num_layers, self.vocab_size, name=f"block{p}"
+            )
+            x_BLD, aux = block(x_BLD, id_BL, rngs[p])
+            reports += [] if aux is None else [aux]
+        return x_BLD, tuple(reports)
+
+
+class Transformer(nn.Module):
+    """A decoder-only language model; the tree of modules is the model's whole configuration.
+
+    Attributes:
+      vocab_size, num_layers, model_width: V, N, D.
+      attention: the attention of every layer.
+      ffn: the feed-forward network of the dense layers.
+      moe: the mixture-of-experts layer, or None for a dense model.
+      moe_layers: which layers (from 0) hold it; () exactly when moe is None.
+      tied_head: the output projection is the embedding, transposed.
+      dtype: of activations and matrix products; parameters, norms, router and logits stay float32.
+      remat: recompute each period in the backward pass, to save memory.
+      unroll: periods in one step of the scan over depth.
+    """
+
+    vocab_size: int = 2048
+    num_layers: int = 4
+    model_width: int = 128
+    attention: Attention = Attention()
+    ffn: Experts = SwiGLU()
+    moe: MoE | None = None
+    moe_layers: tuple[int, ...] = ()
+    tied_head: bool = True
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
+    unroll: int = 1
+
+    @property
+    def moes(self) -> tuple[MoE | None, ...]:
+        """The MoE layer (or None) at each place of the shortest pattern that fills the depth."""
+        N = self.num_layers
+        moes = [self.moe if n in self.moe_layers else None for n in range(N)]
+        return next(
+            tuple(moes[:p])
+            for p in range(1, N + 1)
+            if N % p == 0 and moes == moes[:p] * (N // p)
+        )
+
+    @nn.compact
+    def __call__(
+        self, id_BL: jax.Array, rng: jax.Array | None = None
+    ) -> tuple[jax.Array, Aux | None]:
+        """Returns logits_BLV (float32) and Aux with a leading axis over MoE layers, or None.
+
+        rng=None is evaluation: no router noise, deterministic.
+        """
+        V, D, moes = self.vocab_size, self.model_width, self.moes
+        embedding_VD = self.param("embedding_VD", nn.initializers.normal(D**-0.5), (V, D))
+        x_BLD = (jnp.take(embedding_VD, id_BL, axis=0) * D**0.5).astype(self.dtype)
+        scan_length = self.num_layers // len(moes)
+        layers = nn.scan(
+            nn.remat(Period, prevent_cse=False) if self.remat else Period,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast if rng is None else 0),
+            length=scan_length,
+            unroll=min(self.unroll, scan_length),
+        )(self.attention, self.ffn, moes, self.num_layers, V, name="layers")
+        rng_N = None if rng is None else jax.random.split(rng, scan_length)
+        x_BLD, reports = layers(x_BLD, id_BL, rng_N)
+        x_BLD = nn.RMSNorm(dtype=x_BLD.dtype, name="final_norm")(x_BLD)
+        if self.tied_head:
+            head_DV = embedding_VD.T
+        else:
+            head_DV = self.param("head_DV", nn.initializers.normal(D**-0.5), (D, V))
+        logits_BLV = jnp.einsum(
+            "BLD,DV->BLV", x_BLD, head_DV.astype(x_BLD.dtype), preferred_element_type=jnp.float32
+        )
+        return logits_BLV, _in_depth_order(reports)
+
+    def check(self, path: str, tokens: int) -> None:
+        """Raises ValueError, one line with the dotted path, for impossible fields.
+
+        tokens: what one call of the model sees, for dispatchers that group them.
+        """
+        for name in ("vocab_size", "num_layers", "model_width", "unroll"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{path}.{name}={getattr(self, name)}: must be >= 1")
+        if self.ffn.width < 1:
+            raise ValueError(f"{path}.ffn.width={self.ffn.width}: must be >= 1")
+        self.attention.check(f"{path}.attention")
+        layers = self.moe_layers
+        wrong = [n for n in layers if not 0 <= n < self.num_layers]
+        if wrong or list(layers) != sorted(set(layers)):
+            raise ValueError(
+                f"{path}.moe_layers={layers}: must be rising layer numbers in "
+                f"[0, num_layers={self.num_layers})"
+            )
+        if (self.moe is None) != (not layers):
+            raise ValueError(
+                f"{path}.moe_layers={layers}: must be () exactly when {path}.moe is none"
+            )
+        if self.moe is not None:
+            self.moe.check(f"{path}.moe", tokens)
+
+
+def _in_depth_order(reports: tuple[Aux, ...]) -> Aux | None:
+    """Joins the reports of each place in the period, stacked over periods, along depth."""
+    if not reports:
+        return None
+
+    def join(*leaves):
+        stacked = jnp.stack(leaves, axis=1)
+        return stacked.reshape(-1, *stacked.shape[2:])
+
+    return jax.tree.map(join, *reports)
+
+
+def map_routers(params: Params, function) -> Params:
+    """Applies function(router params, n) to the router of each MoE layer n = 0, 1, ... in depth.
+
+    `params` are the Transformer's; the layers of one place in the period are stacked there, so
+    each is taken out, changed and put back. Works under jit.
+    """
+    layers = dict(params["layers"])
+    places = sorted((name for name in layers if "moe" in layers[name]), key=lambda s: int(s[5:]))
+    for p, name in enumerate(places):
+        stacked = layers[name]["moe"]["router"]
+        if not stacked:
+            continue
+        length = jax.tree.leaves(stacked)[0].shape[0]
+        changed = [
+            function(jax.tree.map(lambda a, i=i: a[i], stacked), i * len(places) + p)
+            for i in range(length)
+        ]
+        router = jax.tree.map(lambda *leaves: jnp.stack(leaves), *changed)
+        layers[name] = {**layers[name], "moe": {**layers[name]["moe"], "router": router}}
+    return {**params, "layers": layers}

@@ -1,0 +1,130 @@
+"""AdamW (arXiv 1711.05101) with a learning-rate schedule, clipping and a weight-decay mask."""
+
+import dataclasses
+from typing import ClassVar, Protocol
+
+import jax
+import optax
+
+
+class Schedule(Protocol):
+    """The learning rate over a run; a frozen dataclass of hyper-parameters."""
+
+    kind: ClassVar[str] = "schedule"
+
+    def __call__(self, peak: float, steps: int) -> optax.Schedule:
+        """Returns step -> learning rate, for a run of `steps` steps."""
+        ...
+
+    def check(self, path: str) -> None:
+        """Raises ValueError unless every field of a schedule is a fraction of the run."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{path}.{field.name}={value}: must be in [0, 1]")
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmupStableDecay(Schedule):
+    """Linear warm-up, a plateau at the peak, linear decay (MiniCPM, arXiv 2404.06395).
+
+    Attributes:
+      warmup, decay: fractions of the run.
+      final: last learning rate over the peak.
+    """
+
+    warmup: float = 0.05
+    decay: float = 0.3
+    final: float = 0.0
+
+    def __call__(self, peak, steps):
+        """Joins the three parts; a part shorter than one step is left out."""
+        warm, cool = round(self.warmup * steps), round(self.decay * steps)
+        return optax.join_schedules(
+            [
+                optax.linear_schedule(peak / max(warm, 1), peak, max(warm - 1, 1)),
+                optax.constant_schedule(peak),
+                optax.linear_schedule(peak, self.final * peak, max(cool, 1)),
+            ],
+            [warm, steps - cool],
+        )
+
+    def check(self, path):
+        """Raises ValueError unless the fields are fractions and the parts fit into the run."""
+        super().check(path)
+        if self.warmup + self.decay > 1:
+            raise ValueError(
+                f"{path}.decay={self.decay}: warmup + decay must be <= 1, "
+                f"and {path}.warmup={self.warmup}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmupCosine(Schedule):
+    """Linear warm-up, then half a cosine down to final * peak (arXiv 1608.03983).
+
+    Attributes:
+      warmup: fraction of the run.
+      final: last learning rate over the peak.
+    """
+
+    warmup: float = 0.05
+    final: float = 0.1
+
+    def __call__(self, peak, steps):
+        """Warm-up takes at least one step."""
+        warm = max(round(self.warmup * steps), 1)
+        return optax.warmup_cosine_decay_schedule(
+            peak / warm, peak, warm, max(steps, warm + 1), self.final * peak
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """AdamW.
+
+    Attributes:
+      learning_rate: the schedule's peak.
+      schedule: its shape over the run.
+      weight_decay: decoupled, times the learning rate; on matrices only, never on norms.
+      b1, b2, eps: moments' decay rates, denominator's floor.
+      clip: largest global norm of the gradient; 0 does not clip.
+    """
+
+    learning_rate: float = 3e-3
+    schedule: Schedule = WarmupStableDecay()
+    weight_decay: float = 0.1
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    clip: float = 1.0
+
+    def transformation(self, steps: int) -> optax.GradientTransformation:
+        """The optax optimizer for a run of `steps` steps."""
+        adamw = optax.adamw(
+            self.schedule(self.learning_rate, steps),
+            self.b1,
+            self.b2,
+            self.eps,
+            weight_decay=self.weight_decay,
+            mask=decayed,
+        )
+        return optax.chain(optax.clip_by_global_norm(self.clip), adamw) if self.clip else adamw
+
+    def check(self, path: str) -> None:
+        """Raises ValueError, one line that starts with `path`, for impossible fields."""
+        for name in ("weight_decay", "clip"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{path}.{name}={getattr(self, name)}: must be a number >= 0")
+        for name in ("learning_rate", "eps"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{path}.{name}={getattr(self, name)}: must be a number > 0")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{path}.{name}={getattr(self, name)}: must be in [0, 1)")
+        self.schedule.check(f"{path}.schedule")
+
+
+def decayed(params) -> object:
+    """Which leaves weight decay shrinks: those named w_* (matrices), not norms or embeddings."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key.startswith("w_"), params)

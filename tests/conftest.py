@@ -1,0 +1,20 @@
+"""What every test relies on: 8 CPU devices, strict shapes, and multi-device tests that do run."""
+
+import os
+
+import jax
+import pytest
+
+jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
+jax.config.update("jax_num_cpu_devices", 8)  # must precede the first use of a device
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Turns the skip of a multi-device test into a failure where CI is set."""
+    report = yield
+    if report.skipped and os.environ.get("CI") and item.get_closest_marker("multi_device"):
+        report.outcome = "failed"
+        report.longrepr = f"a multi-device test must not skip in CI: {report.longrepr}"
+    return report

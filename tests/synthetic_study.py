@@ -1,0 +1,177 @@
+"""A study directory with known numbers, and what the tests of its report read from it."""
+
+import json
+import math
+from html.parser import HTMLParser
+
+DENSE = {0: 4.60, 1: 4.62, 2: 4.58}  # mean 4.60, sd sqrt((0 + 0.02^2 + 0.02^2) / 2) = 0.02
+GAPS = {  # paired difference to dense at seeds 0, 1, 2
+    "dense": (0.0, 0.0, 0.0),
+    "dense_total": (-0.20, -0.21, -0.19),
+    "top1": (-0.10, -0.11, -0.09),
+    "top2": (-0.12, -0.13, -0.14),
+    "hash_random": (-0.06, -0.07, -0.08),
+    "hash_balanced": (-0.02, 0.01, -0.02),
+}
+LINES = {
+    "dense": "one SwiGLU per block",
+    "dense_total": "dense with the parameters of the sparse arms",
+    "top1": "learned router, one of 8 experts",
+    "top2": "learned router, two of 8 experts at half width",
+    "hash_random": "fixed random table from token to expert",
+    "hash_balanced": "fixed table balanced by token frequency",
+}
+DESKS = ("drama", "scripture", "geography", "code", "languages")
+FLOPS = {"dense": 1.60e6, "dense_total": 4.80e6, "top1": 1.61e6, "top2": 1.605e6}
+EVEN = [0.125] * 8
+T2 = 0.95 * (2 / (1 - 0.95**2)) ** 0.5  # 97.5 % point of Student's t, 2 degrees of freedom
+
+
+def loads(sharpness, shift):
+    """Eight shares that sum to 1, uneven by the sharpness."""
+    weights = [math.exp(sharpness * math.sin(2.1 * e + shift)) for e in range(8)]
+    return [weight / sum(weights) for weight in weights]
+
+
+def router_record(arm):
+    if arm.startswith("dense"):
+        return None
+    sharp = 0.35 if arm.startswith("hash") else 1.1
+    desk_load = {d: [loads(sharp, i), loads(1.6 * sharp, 3 - i)] for i, d in enumerate(DESKS)}
+    load = [[sum(desk_load[d][n][e] for d in DESKS) / 5 for e in range(8)] for n in range(2)]
+    return {
+        "layers": [1, 3],
+        "num_experts": 8,
+        "load_entropy": [0.98, 0.96],
+        "max_violation": [8 * max(row) - 1 for row in load],
+        "drop_rate": [0.0, 0.01],
+        "dead_experts": [0, 1],
+        "load": load,
+        "desk_load": desk_load,
+    }
+
+
+def result_record(arm, seed, val_loss):
+    flops = FLOPS.get(arm, 1.6e6)
+    return {
+        "study": "dense_topk_hash",
+        "size": "tiny",
+        "arm": arm,
+        "seed": seed,
+        "val_loss": val_loss,
+        "val_bits_per_byte": None if val_loss is None else val_loss / 2,
+        "desk_loss": {}
+        if val_loss is None
+        else {
+            desk: val_loss + 0.1 * (i - 2) + 0.002 * i * seed * (arm != "dense")
+            for i, desk in enumerate(DESKS)
+        },
+        "desk_tokens": dict.fromkeys(DESKS, 8192),
+        "params_total": 1_048_576 if arm == "dense" else 2_621_440,
+        "params_active": 2_621_440 if arm == "dense_total" else 1_048_576,
+        "params_by_part": {"embedding": 524_288, "attention_projections": 131_072},
+        "flops_per_token": flops,
+        "flops_by_part": {"attention_projections": 4e5, "experts": 1e6, "dispatch": 2e5},
+        "tokens": 1_000_000,
+        "steps": 400,
+        "router": router_record(arm),
+        "baselines": {"unigram_nats": 6.1, "fivegram_nats": 4.58, "by_desk": {}},
+        "timing": {"wall_s": 60.5 + seed, "tokens_per_s": 9000.0 + 100 * seed},
+        "environment": {
+            "python": "3.11.9",
+            "jax": "0.10.2",
+            "device": "cpu <2 cores>",
+            "commit": "0123abc",
+            "data_fingerprint": "corpus-1/bpe-2048/split-1",
+        },
+    }
+
+
+def metrics_lines(seed, gap, last):
+    for step in range(10, 401, 10):
+        progress = step / 400
+        loss = last + 3.2 * math.exp(-6 * progress) + 0.05 * math.sin(step * 0.7 + seed)
+        yield {
+            "kind": "train",
+            "step": step,
+            "tokens": 2500 * step,
+            "loss": loss + 0.01,
+            "nats": loss,
+            "learning_rate": 1e-3,
+        }
+        if step % 50 == 0:
+            early = (1 - progress) * (0.03 * math.sin(seed + step) - gap)
+            value = last + early + 3.2 * (math.exp(-6 * progress) - math.exp(-6))
+            yield {"kind": "eval", "step": step, "tokens": 2500 * step, "val_loss": value}
+
+
+def write_run(directory, arm, seed, gap):
+    folder = directory / arm / f"seed{seed}"
+    folder.mkdir(parents=True)
+    last = DENSE[seed] + gap
+    text = "".join(json.dumps(line) + "\n" for line in metrics_lines(seed, gap, last))
+    (folder / "metrics.jsonl").write_text(text)
+    (folder / "result.json").write_text(json.dumps(result_record(arm, seed, last)))
+
+
+def write_study(directory, arms=tuple(GAPS), seeds=(0, 1, 2)):
+    """A plausible study directory; every number in it follows from the constants above."""
+    directory.mkdir(parents=True, exist_ok=True)
+    study = {
+        "study": "dense_topk_hash",
+        "size": "tiny",
+        "question": "Do top-k & hash routing end below a dense model at equal FLOPs?",
+        "baseline": "dense",
+        "arms": {arm: LINES.get(arm, "another <arm>") for arm in arms},
+        "seeds": list(seeds),
+        "overrides": ["train.steps=400"],
+    }
+    (directory / "study.json").write_text(json.dumps(study))
+    for arm in arms:
+        for seed in seeds:
+            write_run(directory, arm, seed, GAPS.get(arm, (-0.05, -0.04, -0.06))[seed])
+    return directory
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def load(directory):
+    return json.loads((directory / "results.json").read_text())
+
+
+class Page(HTMLParser):
+    """Collects ids, links and loaded addresses, and checks that tags nest."""
+
+    VOID = ("meta", "br", "link", "img", "input")
+
+    def __init__(self, text):
+        super().__init__()
+        self.stack, self.ids, self.links, self.loads, self.tags = [], [], [], [], []
+        self.text, self.labels = "", []
+        self.feed(text)
+        self.close()
+        assert not self.stack
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        target = attrs.get("href", attrs.get("xlink:href", ""))
+        self.links += [target] if target else []
+        self.loads += [attrs["src"]] if "src" in attrs else []
+        self.labels += [attrs["aria-label"]] if attrs.get("role") == "img" else []
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.stack.pop()
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data

@@ -1,0 +1,278 @@
+"""Batches: a function of (seed, step), labelled by document, held-out text never trained on."""
+
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from moe.data import Data, loader, sources, tokens
+from moe.data.documents import Document
+
+L = 8
+DATA = Data(tokenizer="bytes", sequence_length=L, held_out_windows=5)
+
+
+def some_documents():
+    """60 documents of two desks and three classes; no two share a word."""
+    documents = []
+    for number in range(60):
+        desk, label = ("north", "north/a") if number < 30 else ("south", f"south/{number % 2}")
+        text = " ".join(f"{desk[0]}{number}w{word}" for word in range(20 + number % 7))
+        documents.append(Document(f"{desk}/{number}", desk, label, str(number), text))
+    return documents
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def dataset(data_dir):
+    return loader.load(DATA, 257, data_dir, some_documents())
+
+
+def equal(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_batch_is_windows_with_the_next_token_as_target(dataset):
+    batch = dataset.batch(seed=0, step=0, batch_size=4)
+    for array in batch:
+        assert array.shape == (4, L) and array.dtype == np.int32
+    np.testing.assert_array_equal(batch.id_BL[:, 1:], batch.target_BL[:, :-1])
+    assert batch._fields == ("id_BL", "target_BL", "desk_BL", "class_BL")
+
+
+def test_the_stream_equals_the_batches(dataset):
+    stream = dataset.stream(seed=3, start_step=2, batch_size=4)
+    for step, batch in zip(range(2, 30), stream, strict=False):
+        assert equal(batch, dataset.batch(3, step, 4))
+    del stream
+
+
+def test_a_jump_equals_walking(dataset):
+    fresh = loader.Dataset(dataset.tokens, DATA)
+    jumped = fresh.batch(1, 10_000, 2)
+    walked = next(itertools.islice(dataset.stream(1, 0, 2), 10_000, None))
+    assert equal(jumped, walked)
+
+
+def test_an_epoch_shows_each_window_once_and_the_next_in_another_order(dataset):
+    n = dataset.windows
+    first = np.array([dataset.batch(0, step, 1).id_BL[0] for step in range(n)])
+    second = np.array([dataset.batch(0, n + step, 1).id_BL[0] for step in range(n)])
+    other = np.array([dataset.batch(1, step, 1).id_BL[0] for step in range(n)])
+    whole = dataset.tokens.train.id[: n * L].reshape(n, L)
+    for seen in (first, second, other):
+        np.testing.assert_array_equal(
+            np.sort(seen.view("V32"), 0), np.sort(whole.astype(np.int32).view("V32"), 0)
+        )
+    assert not np.array_equal(first, second) and not np.array_equal(first, other)
+
+
+def test_labels_are_those_of_the_input_tokens_document(dataset):
+    documents = {d.key: d for d in some_documents()}
+    train = dataset.tokens.train
+    desk_T, class_T = [], []
+    for key, count in zip(train.keys, train.tokens, strict=True):
+        assert count == len(documents[key].text) + 1  # ASCII bytes and the end
+        desk_T += [documents[key].desk] * count
+        class_T += [documents[key].label] * count
+    place = {bytes(train.id[w * L : (w + 1) * L]): w * L for w in range(dataset.windows)}
+    for step in range(20):
+        batch = dataset.batch(5, step, 3)
+        for row in range(3):
+            start = place[batch.id_BL[row].astype(np.uint16).tobytes()]
+            desks = [dataset.desks[i] for i in batch.desk_BL[row]]
+            classes = [dataset.classes[i] for i in batch.class_BL[row]]
+            assert desks == desk_T[start : start + L]
+            assert classes == class_T[start : start + L]
+
+
+def test_tokens_are_the_documents(dataset):
+    documents = {d.key: d.text for d in some_documents()}
+    assert dataset.desks == ("north", "south")
+    assert dataset.classes == ("north/a", "south/0", "south/1")
+    split = dataset.tokens.train
+    texts = [documents[key].encode() for key in split.keys]
+    expected = [token for text in texts for token in [*text, 256]]
+    np.testing.assert_array_equal(split.id, expected)
+    np.testing.assert_array_equal(dataset.count_V, np.bincount(expected, minlength=257))
+    np.testing.assert_array_equal(split.bytes, [len(text) for text in texts])
+    assert dataset.byte_V[256] == 0 and dataset.byte_V[:256].sum() == 256
+    assert dataset.decode(dataset.encode("Ünï")) == "Ünï"
+
+
+def test_no_document_is_in_both_splits(dataset):
+    train, held_out = dataset.tokens.train, dataset.tokens.held_out
+    assert not set(train.keys) & set(held_out.keys)
+    assert set(train.keys) | set(held_out.keys) == {d.key for d in some_documents()}
+    # Each word names its document, so a held-out word in a training text would be a leak.
+    trained = bytes(train.id[train.id < 256].astype(np.uint8)).decode()
+    for desk in dataset.desks:
+        batch = dataset.held_out(desk)
+        for row in batch.id_BL:
+            words = dataset.decode(row).split(" ")[1:-1]  # whole words only
+            assert not any(word in trained for word in words if "w" in word and len(word) > 4)
+
+
+def test_held_out_windows_are_fixed_and_of_one_desk(dataset):
+    assert dataset.held_out_rows == {"north": 5, "south": 5}
+    for index, desk in enumerate(dataset.desks):
+        batch = dataset.held_out(desk)
+        assert batch.id_BL.shape == (5, L) and (batch.desk_BL == index).all()
+        assert equal(batch, loader.Dataset(dataset.tokens, DATA).held_out(desk))
+        np.testing.assert_array_equal(batch.id_BL[:, 1:], batch.target_BL[:, :-1])
+
+
+def test_held_out_windows_are_spread_over_all_there_is(dataset):
+    split = dataset.tokens.held_out
+    of_north = split.id[np.repeat(split.desk == 0, split.tokens)]
+    total = (len(of_north) - 1) // L
+    rows = dataset.held_out("north").id_BL
+    for w in range(5):  # windows 0, total / 5, 2 total / 5, ...
+        start = (w * total // 5) * L
+        np.testing.assert_array_equal(rows[w], of_north[start : start + L])
+    many = Data(tokenizer="bytes", sequence_length=L, held_out_windows=10**6)
+    assert loader.Dataset(dataset.tokens, many).held_out_rows["north"] == total
+
+
+def test_the_same_data_has_the_same_fingerprint(dataset, data_dir, tmp_path):
+    again = loader.load(DATA, 257, data_dir, some_documents())
+    elsewhere = loader.load(DATA, 257, tmp_path, some_documents()[::1])
+    assert again.fingerprint == elsewhere.fingerprint == dataset.fingerprint
+    changed = [*some_documents()[:-1], Document("south/59", "south", "south/1", "59", "other text")]
+    assert loader.load(DATA, 257, tmp_path, changed).fingerprint != dataset.fingerprint
+    bpe = loader.load(Data("bpe", L, 5), 270, data_dir, some_documents())
+    assert bpe.fingerprint != dataset.fingerprint and bpe.vocab_size == 270
+    assert bpe.batch(0, 0, 2).id_BL.max() < 270
+
+
+def test_damaged_tokens_are_made_again(dataset, tmp_path):
+    load = lambda: loader.load(DATA, 257, tmp_path, some_documents())  # noqa: E731
+    folder = load().tokens.folder
+    for name, content in {
+        "train.npy": b"x" * 200,
+        "index.json": b"{",
+        "tokenizer.json": b"{}",
+    }.items():
+        (folder / name).write_bytes(content)
+        assert load().fingerprint == dataset.fingerprint
+    (folder / "held_out.npy").unlink()
+    assert load().fingerprint == dataset.fingerprint
+    assert sorted(p.name for p in folder.parent.iterdir()) == [folder.name]  # nothing left over
+
+
+def test_a_damaged_corpus_is_one_line_and_an_unfinished_one_is_made_again(dataset, tmp_path):
+    load = lambda: loader.load(DATA, 257, tmp_path, some_documents())  # noqa: E731
+    folder = load().tokens.folder
+    corpus = folder.parent.parent / tokens.CORPUS
+    record = next(corpus.glob("*train.array_record*"))
+    whole = record.read_bytes()
+    shutil.rmtree(folder)
+    record.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(sources.SourceError, match="damaged .*; delete this folder") as error:
+        load()
+    assert "\n" not in str(error.value)
+    (corpus / "metadata.json").unlink()  # as when it was never finished
+    assert load().fingerprint == dataset.fingerprint
+
+
+def test_the_pinned_corpus_must_have_its_fingerprint(dataset, tmp_path, monkeypatch):
+    given = loader.load(DATA, 257, tmp_path, some_documents())
+    corpus = given.tokens.folder.parent.parent / tokens.CORPUS / "metadata.json"
+    monkeypatch.setattr(tokens.sources, "fetch", lambda folder: {})
+    monkeypatch.setattr(tokens.documents, "read", lambda archives: some_documents())
+    right = json.loads(corpus.read_text())["fingerprint"]
+    with pytest.raises(
+        sources.SourceError, match=f"fingerprint={right}: must be {tokens.documents.FINGERPRINT}"
+    ):
+        loader.load(DATA, 257, tmp_path)
+    monkeypatch.setattr(tokens.documents, "FINGERPRINT", right)
+    assert loader.load(DATA, 257, tmp_path).fingerprint == dataset.fingerprint
+    changed = some_documents()[:-1]  # a newer version of the corpus takes the place of the old
+    monkeypatch.setattr(tokens.documents, "read", lambda archives: changed)
+    monkeypatch.setattr(tokens.documents, "FINGERPRINT", "0")
+    with pytest.raises(sources.SourceError, match="fingerprint=.*: must be 0; the text"):
+        loader.load(DATA, 257, tmp_path)
+
+
+def test_the_corpus_is_a_tfds_dataset(dataset):
+    import tensorflow_datasets as tfds
+
+    root = dataset.tokens.folder.parent.parent
+    source = tfds.data_source("desk_corpus", split="train", data_dir=root)
+    assert len(source) == len(dataset.tokens.train.keys)
+    assert set(source[0]) == {"text", "desk", "class", "key"}
+
+
+@pytest.mark.parametrize(
+    ("data", "vocab_size", "line"),
+    [
+        (Data("word"), 2048, "data.tokenizer=word: unknown; valid: bpe, bytes"),
+        (Data(sequence_length=0), 2048, "data.sequence_length=0: must be an int >= 1"),
+        (Data(held_out_windows=-1), 2048, "data.held_out_windows=-1: must be an int >= 1"),
+        (Data(), 257, "model.vocab_size=257: must be in [258, 65536] with data.tokenizer=bpe"),
+        (Data(), 65537, "model.vocab_size=65537: must be in [258, 65536] with data.tokenizer=bpe"),
+        (
+            Data("bytes"),
+            256,
+            "model.vocab_size=256: must be 257, each byte and the end, with data.tokenizer=bytes",
+        ),
+        (
+            Data("bytes", 10**6),
+            257,
+            "data.sequence_length=1000000: longer than the training text, ",
+        ),
+        (Data("bytes", 2000), 257, "data.sequence_length=2000: longer than the held-out text of "),
+        (Data("bpe", L), 9000, "model.vocab_size=9000: must be at most "),
+    ],
+)
+def test_mistakes_are_one_line(data_dir, data, vocab_size, line):
+    with pytest.raises(ValueError) as error:
+        loader.load(data, vocab_size, data_dir, some_documents())
+    assert str(error.value).startswith(line) and "\n" not in str(error.value)
+
+
+def test_wrong_arguments_are_one_line(dataset):
+    with pytest.raises(ValueError, match="desk=west: unknown; valid names: north, south"):
+        dataset.held_out("west")
+    with pytest.raises(ValueError, match="step=-1: must be >= 0"):
+        dataset.batch(0, -1, 2)
+    with pytest.raises(ValueError, match="step=-1: must be >= 0"):
+        dataset.stream(0, -1, 2)
+    with pytest.raises(ValueError, match=r"seed=-1: must be in \[0, 2\*\*32\)"):
+        dataset.batch(-1, 0, 2)
+    with pytest.raises(ValueError, match="batch_size=0: must be >= 1"):
+        dataset.batch(0, 0, 0)
+
+
+def test_importing_the_settings_loads_no_library():
+    code = (
+        "import sys, moe.data; "
+        "print([m for m in ('numpy', 'jax', 'grain', 'absl') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_cache_is_read_without_tfds(dataset):
+    """A second run starts without the seconds that TFDS and grain take to import."""
+    code = (
+        "import sys; from pathlib import Path; from moe.data import tokens; "
+        f"t = tokens._read(Path({str(dataset.tokens.folder)!r})); print(t.fingerprint); "
+        "print([m for m in ('jax', 'grain', 'tensorflow_datasets') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{dataset.fingerprint}\n[]\n"
+
+
+def test_index_names_what_it_was_made_of(dataset):
+    index = json.loads((dataset.tokens.folder / "index.json").read_text())
+    corpus = dataset.tokens.folder.parent.parent / tokens.CORPUS / "metadata.json"
+    assert index["corpus"] == json.loads(corpus.read_text())["fingerprint"]

@@ -1,0 +1,62 @@
+"""Byte-level BPE and bytes: exact both ways, the same every time."""
+
+import numpy as np
+import pytest
+
+from moe.data import tokenizer
+
+TEXTS = [
+    "low lower lowest, low lower lowest\n",
+    "def f(x):\n        return  x\n\t# <|end|> \r\n",
+    "Ничего не найдено. 日本語のテキスト。 العربية हिन्दी ไทย 한국어 ქართული",
+    "e\u0301 \ufeff\x00\x1f \u2028 🧪👩‍🔬 \U0010ffff",
+    "",
+]
+
+
+@pytest.fixture(scope="module")
+def bpe():
+    return tokenizer.train(TEXTS[:3] * 3, 300)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("kind", ["bpe", "bytes"])
+def test_round_trip_is_exact(bpe, kind, text):
+    coder = bpe if kind == "bpe" else tokenizer.Tokenizer(tokenizer.BYTES)
+    ids = coder.encode(text)
+    assert ids.dtype == np.uint16 and coder.end not in ids
+    assert coder.decode(ids) == text
+    assert coder.decode([*ids, coder.end]) == text
+    assert coder.byte_V[ids].sum() == len(text.encode())
+
+
+def test_bytes_are_bytes():
+    coder = tokenizer.Tokenizer(tokenizer.BYTES)
+    assert coder.vocab_size == 257 and coder.end == 256
+    np.testing.assert_array_equal(coder.encode("aé"), [97, 195, 169])  # é is C3 A9
+    np.testing.assert_array_equal(coder.byte_V, [1] * 256 + [0])
+
+
+def test_bpe_has_the_size_asked_for(bpe):
+    assert bpe.vocab_size == 300 and bpe.end == 299
+    assert bpe.byte_V.shape == (300,) and bpe.byte_V[-1] == 0 and bpe.byte_V[:-1].min() == 1
+    # " lower" stands 6 times: it is one piece, found after at most 5 merges.
+    assert len(bpe.encode(" lower")) == 1
+
+
+def test_an_id_alone_that_is_no_text(bpe):
+    assert tokenizer.Tokenizer(tokenizer.BYTES).decode([0xC3]) == "\ufffd"
+
+
+def test_trained_twice_is_the_same(bpe):
+    again = tokenizer.train(TEXTS[:3] * 3, 300)
+    assert again.json == bpe.json and again.fingerprint == bpe.fingerprint
+    assert tokenizer.Tokenizer(bpe.json).fingerprint == bpe.fingerprint
+    other = tokenizer.train(TEXTS[:3] * 3, 299)
+    assert other.fingerprint != bpe.fingerprint
+
+
+def test_too_little_text_is_one_line():
+    # "abab": 256 bytes, and the pair "ab" (twice), then "abab" stands once only: 257 and the end.
+    with pytest.raises(ValueError, match="model.vocab_size=400: must be at most 258, all that"):
+        tokenizer.train(["abab"], 400)
