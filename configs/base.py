@@ -1,6 +1,6 @@
 """Base: for a TPU slice or several GPUs.
 
-    python -m experiments run dense_topk_hash --size=base --workdir=runs/base
+python -m experiments run dense_topk_hash --size=base --workdir=runs/base
 """
 
 from moe.attention import Attention

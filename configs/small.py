@@ -1,6 +1,6 @@
 """Small: the whole study takes about an hour on one GPU.
 
-    python -m experiments run dense_topk_hash --size=small --workdir=runs/small
+python -m experiments run dense_topk_hash --size=small --workdir=runs/small
 """
 
 from moe.attention import Attention

@@ -1,6 +1,6 @@
 """Tiny: one run takes well under a minute of one CPU core.
 
-    python -m experiments run dense_topk_hash --size=tiny --workdir=runs/tiny
+python -m experiments run dense_topk_hash --size=tiny --workdir=runs/tiny
 """
 
 from moe.attention import Attention

@@ -113,6 +113,7 @@ def _result(task: Task, experiment: Any, dataset: Any, trained: Any) -> dict:
         "desk_tokens": dict(zip(evaluation.desks, evaluation.tokens_Y.tolist(), strict=True)),
         "params_total": account.params_total,
         "params_active": account.params_active,
+        "params_by_part": account.params_by_part,
         "flops_per_token": account.flops_per_token,
         "flops_by_part": account.flops_by_part,
         "tokens": experiment.train.steps * tokens_per_step,
@@ -138,7 +139,7 @@ def environment(data_fingerprint: str) -> dict:
 
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     here = pathlib.Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    command = ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=10)
         commit = found.stdout.strip() or "unknown"
@@ -197,8 +198,7 @@ def _write_study(study_name, size, arms, seeds, overrides, workdir) -> None:
     for key, value in record.items():
         if key in before and before[key] != value:
             raise ValueError(
-                f"{path}: {key} is {before[key]!r} there, {value!r} asked; "
-                "choose another --workdir"
+                f"{path}: {key} is {before[key]!r} there, {value!r} asked; choose another --workdir"
             )
     known = [arm for arm, _ in study.arms if arm in arms or arm in before.get("arms", {})]
     record["arms"] = {arm: dict(study.arms)[arm] for arm in known}

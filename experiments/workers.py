@@ -2,9 +2,11 @@
 
 import concurrent.futures
 import multiprocessing
+import multiprocessing.connection
 import os
 import queue
 import sys
+import threading
 from collections.abc import Sequence
 
 from experiments.run import Task, run_task
@@ -70,11 +72,18 @@ def _start(rows, cores, jobs: int) -> None:
     """In a new process: claims its share of the cores before JAX starts its threads."""
     global _ROWS
     _ROWS = rows
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     j = cores.get()
     if hasattr(os, "sched_setaffinity"):
         mine = sorted(os.sched_getaffinity(0))[j::jobs]
         if mine:
             os.sched_setaffinity(0, mine)
+
+
+def _die_with_parent() -> None:
+    """Ends this process when the one that started it is gone, however it went."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _work(task: Task) -> None:

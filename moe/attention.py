@@ -23,7 +23,7 @@ def normalize(x: jax.Array, scale: jax.Array) -> jax.Array:
     """Divides the last axis by its root mean square (float32) and scales it."""
     x32 = x.astype(jnp.float32)
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + 1e-6)
-    return (x32 * inverse * scale).astype(x.dtype)
+    return (x32 * inverse * jnp.expand_dims(scale, range(x.ndim - 1))).astype(x.dtype)
 
 
 def project(x_BLD: jax.Array, w_DX: jax.Array) -> jax.Array:

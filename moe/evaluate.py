@@ -68,6 +68,7 @@ class Evaluation:
         load_NE = self.load_YNE.sum(axis=0)
         desk_load = load.fractions(self.load_YNE)
         return {
+            "causal": model.moe.router.causal,
             "layers": list(model.moe_layers),
             "num_experts": model.moe.num_experts,
             "load_entropy": load.load_entropy(load_NE).tolist(),

@@ -31,9 +31,7 @@ class Train:
             if getattr(self, field.name) < 1:
                 raise ValueError(f"{path}.{field.name}={getattr(self, field.name)}: must be >= 1")
         if self.batch % self.accumulate:
-            raise ValueError(
-                f"{path}.accumulate={self.accumulate}: must divide batch={self.batch}"
-            )
+            raise ValueError(f"{path}.accumulate={self.accumulate}: must divide batch={self.batch}")
 
 
 @dataclasses.dataclass(frozen=True)

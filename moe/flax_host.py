@@ -24,7 +24,9 @@ class LinenMoE(linen.Module):
         """Returns (y_BLD, Aux); rng=None is evaluation."""
         layer, D = self.layer, x_BLD.shape[-1]
         params = {
-            "router": self.param("router", layer.router.init, D, layer.num_experts, self.vocab_size),
+            "router": self.param(
+                "router", layer.router.init, D, layer.num_experts, self.vocab_size
+            ),
             "experts": self.param("experts", layer.experts.init, layer.num_experts, D),
         }
         return self.layer(params, x_BLD, id_BL, rng)

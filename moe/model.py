@@ -112,9 +112,7 @@ class Transformer(nn.Module):
         N = self.num_layers
         moes = [self.moe if n in self.moe_layers else None for n in range(N)]
         return next(
-            tuple(moes[:p])
-            for p in range(1, N + 1)
-            if N % p == 0 and moes == moes[:p] * (N // p)
+            tuple(moes[:p]) for p in range(1, N + 1) if N % p == 0 and moes == moes[:p] * (N // p)
         )
 
     @nn.compact

@@ -136,9 +136,7 @@ def _train_step(
     return TrainState(state.step + 1, params, opt_state), metrics
 
 
-def train_step(
-    experiment: Experiment, state: TrainState, batch: Any
-) -> tuple[TrainState, Metrics]:
+def train_step(experiment: Experiment, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
     """One optimizer step; the state is donated. The seed is data: seeds share a compilation."""
     return _train_step(dataclasses.replace(experiment, seed=0), state, batch, experiment.seed)
 
@@ -187,10 +185,11 @@ def train(
             batch, tick = next(batches), time.perf_counter()
             state, metrics = train_step(experiment, state, batch)
             jax.block_until_ready(metrics)
-            seconds.append(time.perf_counter() - tick)
-            last = step == train.steps
-            if len(seconds) == 1:
-                compile_s = seconds.pop()
+            last, took = step == train.steps, time.perf_counter() - tick
+            if step == start + 1:
+                compile_s = took
+            else:
+                seconds.append(took)
             if step % train.log_every == 0 or last:
                 row = train_row(experiment, metrics, step, seconds)
                 log.write(row)

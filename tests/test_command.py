@@ -3,8 +3,10 @@
 import errno
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 import types
 
 import pytest
@@ -245,6 +247,35 @@ def test_an_interrupt_is_one_line_and_exit_code_130(call, monkeypatch):
 
     monkeypatch.setattr(commands, "listing", interrupt)
     assert call("list") == (130, "", "error: interrupted; the same command resumes a run\n")
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_ends_all_its_processes_at_once(tmp_path):
+    words = ["run", STUDY, f"--workdir={tmp_path}", "--seeds=0"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits "ignore"
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "experiments", *words, "--set", "train.steps=1_000_000"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and not list(tmp_path.glob("*/seed0/metrics.jsonl")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+        out, err = process.communicate(timeout=30)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130
+    assert (out, err) == ("", "error: interrupted; the same command resumes a run\n")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["run", "--help"], ["--helpfull"]])

@@ -220,6 +220,13 @@ def test_trained_documents_and_large_groups_are_never_held_out():
     assert documents.held_out(some) == {"desk/small/50/desk/class"}
 
 
+@pytest.mark.parametrize(("size", "taken"), [(80, 0), (60, 1), (50, 1)])
+def test_a_desk_gives_at_most_a_fifth_more_than_its_share(size, taken):
+    # Of 1,000 bytes at most 1.2 * 5 % = 60.
+    some = [document("kept", 1000 - size, trained=True), document("whole", size)]
+    assert len(documents.held_out(some)) == taken
+
+
 def test_half_of_a_class_stays_in_training():
     some = [
         document("other", 900, "desk/b"),

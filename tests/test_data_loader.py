@@ -5,12 +5,13 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 from moe.data import Data, loader, sources, tokens
-from moe.data.documents import Document
+from moe.data.documents import Document, stable_hash
 
 L = 8
 DATA = Data(tokenizer="bytes", sequence_length=L, held_out_windows=5)
@@ -64,6 +65,7 @@ def test_a_jump_equals_walking(dataset):
 
 def test_an_epoch_shows_each_window_once_and_the_next_in_another_order(dataset):
     n = dataset.windows
+    assert n == (len(dataset.tokens.train.id) - 1) // L  # the last target needs one token more
     first = np.array([dataset.batch(0, step, 1).id_BL[0] for step in range(n)])
     second = np.array([dataset.batch(0, n + step, 1).id_BL[0] for step in range(n)])
     other = np.array([dataset.batch(1, step, 1).id_BL[0] for step in range(n)])
@@ -100,6 +102,7 @@ def test_tokens_are_the_documents(dataset):
     assert dataset.classes == ("north/a", "south/0", "south/1")
     split = dataset.tokens.train
     texts = [documents[key].encode() for key in split.keys]
+    assert list(split.keys) == sorted(split.keys, key=stable_hash)  # shuffled, always the same
     expected = [token for text in texts for token in [*text, 256]]
     np.testing.assert_array_equal(split.id, expected)
     np.testing.assert_array_equal(dataset.count_V, np.bincount(expected, minlength=257))
@@ -151,6 +154,22 @@ def test_the_same_data_has_the_same_fingerprint(dataset, data_dir, tmp_path):
     bpe = loader.load(Data("bpe", L, 5), 270, data_dir, some_documents())
     assert bpe.fingerprint != dataset.fingerprint and bpe.vocab_size == 270
     assert bpe.batch(0, 0, 2).id_BL.max() < 270
+
+
+def test_loading_waits_for_the_process_that_prepares(dataset, data_dir):
+    root = dataset.tokens.folder.parent.parent
+    done = threading.Event()
+
+    def load():
+        loader.load(DATA, 257, data_dir, some_documents())
+        done.set()
+
+    with sources.lock(root):
+        thread = threading.Thread(target=load)
+        thread.start()
+        assert not done.wait(0.5)
+    thread.join()
+    assert done.is_set()
 
 
 def test_damaged_tokens_are_made_again(dataset, tmp_path):

@@ -96,6 +96,9 @@ def test_results_hold_means_over_seeds_of_router_timing_and_curves(study):
     assert entry["flops_ratio"] == pytest.approx(1.61 / 1.60)
     assert entry["curve"]["eval"]["tokens"] == [125_000 * i for i in range(1, 9)]
     assert entry["curve"]["eval_difference"]["mean"][-1] == pytest.approx(-0.1)
+    last = {key: band[-1] for key, band in entry["curve"]["eval"].items()}
+    assert last["mean"] == pytest.approx(4.50)  # 4.50, 4.51, 4.49
+    assert (last["low"], last["high"]) == pytest.approx((4.49, 4.51))
     assert entry["curve"]["peak_learning_rate"] == 1e-3
     assert load(study)["baselines"]["unigram_bits_per_byte"] == pytest.approx(3.05)  # half of 6.1
 
@@ -162,7 +165,7 @@ def test_page_is_whole_escaped_and_needs_no_network(study):
     assert "url(http" not in text
     assert len(page.ids) == len(set(page.ids))
     assert {link[1:] for link in page.links} <= set(page.ids)
-    assert "Do top-k & hash routing" in page.text
+    assert "Do top-k &amp; hash routing" in text
     assert "cpu <2 cores>" in page.text
     assert "--set=train.steps=400" in page.text
     assert "--arms=dense,dense_total,top1,top2,hash_random,hash_balanced" in page.text

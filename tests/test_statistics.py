@@ -93,10 +93,10 @@ def test_bootstrap_enumerates_few_seeds_and_repeats_its_draw():
     # 0 0 0 0 1: the mean is Binomial(5, 1/5) / 5. P(0) = 0.8^5 = 0.328, so the low end is 0;
     # P(<= 2) = 0.942 < 0.975 <= P(<= 3) = 0.993, so the high end is 3/5.
     assert bootstrap_interval([0.0, 0.0, 0.0, 0.0, 1.0]) == pytest.approx((0.0, 0.6))
-    values = [0.1 * i for i in range(9)]
+    values = [math.sqrt(prime) for prime in (2, 3, 5, 7, 11, 13, 17, 19, 23)]  # mean 3.13
     assert bootstrap_interval(values) == bootstrap_interval(values)
     low, high = bootstrap_interval(values)
-    assert 0.1 < low < 0.4 < high < 0.7
+    assert 2.2 < low < 3.1 < high < 4.0
     assert bootstrap_interval([1.0]) is None
 
 

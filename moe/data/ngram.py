@@ -1,7 +1,7 @@
 """Count baselines on the held-out tokens: unigram, and interpolated Kneser-Ney 5-gram.
 
-Kneser and Ney 1995; interpolated form and one discount n1 / (n1 + 2 n2) per order as in Chen and
-Goodman 1999, section 3. The context ends at the first token of the window, as the model's does.
+Kneser and Ney 1995; interpolated form and one discount per order as in Chen and Goodman 1999,
+section 3. The context ends at the first token of the window, as the model's does.
 With a shorter context the order is lower, and the highest order in use has raw counts.
 """
 
@@ -19,12 +19,13 @@ ORDER = 5
 
 @dataclass(frozen=True)
 class Order:
-    """N-grams of one length, indexed by rank.
+    """N-grams of one length n, indexed by rank.
 
     Attributes:
       key: int64, sorted: rank of the (n-1)-gram before the last token, times V, plus that token.
       count: how often each stands in the text.
-      variety: number of different tokens before each, its count in lower-order distributions.
+      variety: number of different tokens before each, its count in lower-order distributions;
+        at the highest order, which is never a lower one, the count.
     """
 
     key: np.ndarray
@@ -36,6 +37,7 @@ class KneserNey:
     """P(token | up to order - 1 tokens before it), trained on one long text.
 
     P_n(w | c) = max(count(c w) - d_n, 0) / count(c *)  +  d_n types(c *) / count(c *) * P_n-1
+    d_n is n1 / (n1 + 2 n2), or 1/2 where no n-gram stands once, so that no token has P = 0.
     Below the highest order `count` is the number of different tokens before the n-gram. P_0 is
     1 / V, and a context never seen leaves P_n-1. Memory: about 100 bytes per token of text.
     """
@@ -50,32 +52,24 @@ class KneserNey:
         self.vocab_size = vocab_size
         self.orders = _orders(id_T.astype(np.int64), vocab_size, order)
         self._raw = [_Interpolation(o, o.count, vocab_size) for o in self.orders]
-        self._lower = [_Interpolation(o, o.variety, vocab_size) for o in self.orders[:-1]]
+        self._lower = [_Interpolation(o, o.variety, vocab_size) for o in self.orders]
 
     def probability(self, id_BL: np.ndarray, target_BL: np.ndarray) -> np.ndarray:
-        """P of each target given the tokens before it in its row, the row's id at its place last.
-
-        float64, shape [B, L].
-        """
+        """P of each target, float64 [B, L]; its context is the ids of its row up to its place."""
         id_BL, target_BL = id_BL.astype(np.int64), target_BL.astype(np.int64)
-        longest = len(self.orders)
-        probability = np.full(id_BL.shape, 1 / self.vocab_size)
-        context = np.zeros(id_BL.shape, np.int64)  # rank of the empty context
-        contexts = [context]
-        for n in range(1, longest):  # contexts of n tokens: ranks in order n
-            before = np.full(id_BL.shape, -1)
-            before[:, 1:] = contexts[-1][:, :-1]
-            if n == 1:
-                before[:] = 0
-            contexts.append(self._rank(self.orders[n - 1], before, id_BL))
-        lower, place = probability, np.arange(id_BL.shape[1])
-        for n in range(1, longest + 1):
-            highest = np.minimum(place + 2, longest) == n  # tokens before a target: place + 1
-            tables = self._raw[n - 1], (self._lower[n - 1] if n < longest else self._raw[n - 1])
-            rank = self._rank(self.orders[n - 1], contexts[n - 1], target_BL)
-            raw, below = (t.mix(contexts[n - 1], rank, lower) for t in tables)
-            lower = np.where(place + 2 < n, lower, np.where(highest, raw, below))
-        return lower
+        context_BL = [np.zeros_like(id_BL)]  # of n tokens: rank among the n-grams; -1 is unseen
+        for n, order in enumerate(self.orders[:-1], start=1):
+            edge = 0 if n == 1 else -1
+            before = np.pad(context_BL[-1][:, :-1], ((0, 0), (1, 0)), constant_values=edge)
+            context_BL.append(self._rank(order, before, id_BL))
+        highest = np.minimum(np.arange(id_BL.shape[1]) + 2, len(self.orders))
+        p_BL = np.full(id_BL.shape, 1 / self.vocab_size)
+        for n, order in enumerate(self.orders, start=1):
+            context, rank = context_BL[n - 1], self._rank(order, context_BL[n - 1], target_BL)
+            raw = self._raw[n - 1].mix(context, rank, p_BL)
+            lower = self._lower[n - 1].mix(context, rank, p_BL)
+            p_BL = np.where(n > highest, p_BL, np.where(n == highest, raw, lower))
+        return p_BL
 
     def _rank(self, order: Order, before: np.ndarray, token: np.ndarray) -> np.ndarray:
         """Rank of the n-gram (before, token); -1 when it was never seen."""
@@ -89,7 +83,7 @@ class _Interpolation:
 
     def __init__(self, order: Order, count: np.ndarray, vocab_size: int):
         n1, n2 = np.sum(count == 1), np.sum(count == 2)
-        self.discount = n1 / (n1 + 2 * n2) if n1 else 0.0
+        self.discount = n1 / (n1 + 2 * n2) if n1 else 0.5
         seen = count > 0  # the first n-gram of the text has nothing before it
         context = order.key // vocab_size
         contexts = int(context[-1]) + 1
@@ -154,12 +148,13 @@ def baselines(dataset: Dataset) -> dict:
         batch = dataset.held_out(desk)
         five_BL = model.probability(batch.id_BL, batch.target_BL)
         rows[desk] = -np.log(one_V[batch.target_BL]), -np.log(five_BL)
-    nats = {**_means(zip(*rows.values(), strict=True))}
-    nats["by_desk"] = {desk: _means(([one], [five])) for desk, (one, five) in rows.items()}
+    nats = _means(list(rows.values()))
+    nats["by_desk"] = {desk: _means([pair]) for desk, pair in rows.items()}
     sources.write(path, json.dumps({"fingerprint": dataset.fingerprint, "nats": nats}).encode())
     return nats
 
 
-def _means(pair) -> dict[str, float]:
-    one, five = (np.concatenate(list(values)).mean() for values in pair)
+def _means(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict:
+    """Over every token of (unigram nats, 5-gram nats) of some desks."""
+    one, five = (np.concatenate(parts).mean() for parts in zip(*pairs, strict=True))
     return {"unigram_nats": float(one), "fivegram_nats": float(five)}

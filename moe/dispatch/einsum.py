@@ -45,7 +45,7 @@ class Einsum(Dispatch):
             return plan, jnp.zeros(1)
         if isinstance(plan, Slots):
             dispatch_TEC = jnp.moveaxis(jax.nn.one_hot(plan.token_EC, T), -1, 0)
-            return Mix(dispatch_TEC, dispatch_TEC * plan.gate_EC), jnp.zeros(1)
+            return Mix(dispatch_TEC, dispatch_TEC * plan.gate_EC[None]), jnp.zeros(1)
         return choice_masks(plan, E, capacity(self.capacity_factor, T, plan.gate_TK.shape[1], E))
 
     def overhead(self, T, K, E, D):

@@ -45,8 +45,11 @@ class Ragged(Dispatch):
         y_RD = experts(params, x_RD, lambda x, w: blocked.grouped_product(blocks, x, w))
         y_TD = combine_rows(y_RD, plan.gate_TK, order.token_R, order.rank_R, order.row_TK)
         computed = blocks.count * rows
-        stats = Stats(order.size_E.astype(jnp.float32), jnp.zeros(plan.gate_TK.shape[1]),
-                      R / jnp.maximum(computed, 1))
+        stats = Stats(
+            order.size_E.astype(jnp.float32),
+            jnp.zeros(plan.gate_TK.shape[1]),
+            R / jnp.maximum(computed, 1),
+        )
         return y_TD, stats
 
     def overhead(self, T, K, E, D):

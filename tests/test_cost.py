@@ -1,0 +1,157 @@
+"""Cost formulas against published totals, real parameter trees and compiled HLO."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments.dense_topk_hash import STUDY
+from experiments.request import resolve
+from moe import cost
+from moe.attention import Attention
+from moe.dispatch.einsum import Einsum
+from moe.experts import ReLU, SwiGLU
+from moe.layer import MoE
+from moe.model import Transformer
+from moe.routers.dense import Dense
+from moe.routers.hash import Hash
+from moe.routers.top_k import TopK
+
+
+def published(D, N, heads, F, E, k, V, qk_norm=False):
+    return Transformer(
+        vocab_size=V,
+        num_layers=N,
+        model_width=D,
+        attention=Attention(*heads, qk_norm=qk_norm),
+        moe=MoE(num_experts=E, router=TopK(k=k), experts=SwiGLU(F)),
+        moe_layers=tuple(range(N)),
+        tied_head=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "total", "active"),
+    [
+        # Mixtral 8x7B and 8x22B (arXiv 2401.04088), Qwen3-30B-A3B (2505.09388).
+        (published(4096, 32, (32, 8, 128), 14336, 8, 2, 32000), 46_702_792_704, 12.880e9),
+        (published(6144, 56, (48, 8, 128), 16384, 8, 2, 32000), 140_620_634_112, 39.152e9),
+        (published(2048, 48, (32, 4, 128), 768, 128, 8, 151936, True), 30_532_122_624, 3.353e9),
+    ],
+)
+def test_published_parameter_counts(model, total, active):
+    assert sum(cost.params_by_part(model).values()) == total
+    assert sum(cost.params_by_part(model, active=True).values()) == pytest.approx(active, rel=1e-4)
+
+
+ARMS = [(arm, size) for size in STUDY.sizes for arm, _ in STUDY.arms]
+
+
+@pytest.mark.parametrize(("arm", "size"), ARMS)
+def test_counts_equal_the_parameter_tree(arm, size):
+    experiment = STUDY.build(arm, size)
+    shapes = jax.eval_shape(
+        lambda: experiment.model.init(jax.random.key(0), jnp.zeros((1, 8), jnp.int32))
+    )
+    leaves = [leaf for leaf in jax.tree.leaves(shapes) if leaf.dtype == jnp.float32]
+    assert cost.account(experiment).params_total == sum(math.prod(a.shape) for a in leaves)
+
+
+@pytest.mark.parametrize("size", STUDY.sizes)
+def test_arms_agree_within_one_percent(size):
+    accounts = {arm: cost.account(e) for arm, e in resolve(STUDY_NAME, None, size, ()).items()}
+    dense, total = accounts["dense"], accounts["top1"].params_total
+    for arm, account in accounts.items():
+        if arm != "dense_total":
+            assert account.flops_per_token == pytest.approx(dense.flops_per_token, rel=0.01), arm
+            assert account.params_active == pytest.approx(dense.params_active, rel=0.01), arm
+        if arm != "dense":
+            assert account.params_total == pytest.approx(total, rel=0.02), arm
+
+
+STUDY_NAME = "dense_topk_hash"
+WIDE = Transformer(
+    vocab_size=512,
+    num_layers=2,
+    model_width=256,
+    attention=Attention(num_heads=4, num_kv_heads=2, head_width=64),
+    ffn=SwiGLU(512),
+    unroll=2,
+)
+# Capacity factor 1 computes T * K rows; all tokens are one group of 512.
+SPARSE = WIDE.clone(
+    moe=MoE(4, TopK(k=2), Einsum(1.0, 0), SwiGLU(256)), moe_layers=(0, 1), tied_head=False
+)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        WIDE,
+        SPARSE,
+        SPARSE.clone(moe=MoE(4, Hash(k=1), Einsum(1.0, 0), ReLU(512))),
+        SPARSE.clone(moe=MoE(2, Dense(), Einsum(1.0, 0), ReLU(256)), moe_layers=(1,)),
+    ],
+    ids=["dense", "top2", "hash relu", "dense router in one layer"],
+)
+def test_flops_equal_compiled_hlo(model):
+    B, L = 4, 128
+    ids = jax.ShapeDtypeStruct((B, L), jnp.int32)
+    params = jax.eval_shape(model.init, jax.random.key(0), ids)
+    compiled = jax.jit(lambda p, i: model.apply(p, i)[0]).lower(params, ids).compile()
+    parts = cost.flops_by_part(model, L, B * L)
+    ours = B * L * sum(parts.values())
+    # HLO counts elementwise work too, some per cent at these widths; ours is products only.
+    assert 1.0 <= compiled.cost_analysis()["flops"] / ours < 1.06
+
+
+def test_memory_estimate_is_near_the_compiled_training_step():
+    from moe import train
+    from moe.experiment import Experiment, Train
+
+    experiment = Experiment(WIDE.clone(unroll=1), train=Train(batch=8))
+    state = jax.eval_shape(lambda: _state(experiment))
+    ids = jax.ShapeDtypeStruct((8, 128), jnp.int32)
+    from moe.data.loader import Batch
+
+    batch = Batch(ids, ids, ids, ids)
+    step = jax.jit(train._train_step.__wrapped__, static_argnums=0, donate_argnums=1)
+    memory = step.lower(experiment, state, batch, 0).compile().memory_analysis()
+    account = cost.account(experiment)
+    bytes_ = account.memory_bytes
+    state_bytes = bytes_["parameters"] + bytes_["optimizer"]
+    assert memory.argument_size_in_bytes == pytest.approx(state_bytes, rel=0.02)
+    temporary = bytes_["gradients"] + bytes_["activations"]
+    assert 0.4 < temporary / memory.temp_size_in_bytes < 2.5
+
+
+def _state(experiment):
+    from moe.train import TrainState, split_state
+
+    params = experiment.model.init(jax.random.key(0), jnp.zeros((1, 8), jnp.int32))["params"]
+    transformation = experiment.optimizer.transformation(experiment.train.steps)
+    return TrainState(jnp.zeros((), jnp.int32), params, transformation.init(split_state(params)[0]))
+
+
+def test_match_flops_by_hand():
+    # top-2 of 4 in both layers: 2 * 2 * 3 * 256 F + router 2 * 256 * 4 = dense 2 * 3 * 256 * 512,
+    # so F = 256 - 2048 / 3072 = 255.33, nearest 255.
+    model = cost.match_flops(SPARSE, WIDE, 128)
+    assert model.moe.experts.width == 255
+
+
+def test_a_match_that_misses_one_percent_is_refused():
+    tiny = WIDE.clone(model_width=2, ffn=SwiGLU(3), attention=Attention(1, 1, 2), vocab_size=1)
+    sparse = tiny.clone(moe=MoE(4, TopK(k=2), experts=SwiGLU(1)), moe_layers=(0, 1))
+    with pytest.raises(ValueError, match="^width=1: the nearest width misses the target by "):
+        cost.match_flops(sparse, tiny, 1)
+
+
+def test_overrides_keep_what_they_do_not_name():
+    experiment = resolve(STUDY_NAME, ("top2",), "tiny", ("model.moe.router.k=3",))["top2"]
+    assert (
+        dataclasses.replace(experiment.model.moe.router, k=2)
+        == STUDY.build("top2", "tiny").model.moe.router
+    )

@@ -1,0 +1,201 @@
+"""The dispatch contract: every dispatcher equals the dense oracle, values and gradients."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from moe import registry
+from moe.dispatch.einsum import Einsum, choice_masks
+from moe.dispatch.oracle import Oracle
+from moe.dispatch.ragged import Ragged, sort_choices
+from moe.experts import ReLU, SwiGLU
+from moe.routing import Choices, Mix, Slots, capacity
+
+T, D, E, C = 48, 12, 6, 5
+
+
+def dispatchers():
+    """Every registered dispatcher, in a form that drops nothing at this size."""
+    found = {}
+    for name in registry.names("dispatch"):
+        dispatch = registry.lookup("dispatch", name)
+        if hasattr(dispatch, "capacity_factor"):
+            # C = T slots per expert for K = 1, so that even one expert can take everything.
+            dispatch = dataclasses.replace(dispatch, capacity_factor=float(E))
+        found[name] = dispatch
+    found["ragged block=7"] = Ragged(block=7)
+    found["ragged block=1000"] = Ragged(block=1000)
+    return found
+
+
+DISPATCHERS = dispatchers()
+
+
+def choices(K, skew):
+    bias_E = {
+        "uniform": jnp.zeros(E),
+        "zipf": -2 * jnp.log1p(jnp.arange(E)),
+        "one takes all": 100.0 * (jnp.arange(E) == 2),
+        "some empty": -100.0 * (jnp.arange(E) % 2),
+    }[skew]
+    logits_TE = jax.random.normal(jax.random.key(K), (T, E)) + bias_E[None]
+    gate_TK, expert_TK = jax.lax.top_k(jax.nn.softmax(logits_TE), K)
+    return Choices(expert_TK.astype(jnp.int32), gate_TK)
+
+
+def slots():
+    token_EC = jax.random.randint(jax.random.key(5), (E, C), 0, T).at[2, 3:].set(T)
+    gate_EC = jax.random.uniform(jax.random.key(6), (E, C))
+    return Slots(token_EC, jnp.where(token_EC == T, 0, gate_EC))
+
+
+def mixture():
+    keys = jax.random.split(jax.random.key(7), 2)
+    return Mix(*(jax.random.normal(key, (T, E, C)) / 4 for key in keys))
+
+
+PLANS = {
+    f"{skew}, K={K}": (choices, K, skew)
+    for skew in ("uniform", "zipf", "one takes all", "some empty")
+    for K in (1, 3)
+}
+PLANS |= {"slots": (slots,), "mix": (mixture,)}
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("name", DISPATCHERS)
+def test_values_and_gradients_equal_the_oracle(name, plan):
+    make, *arguments = PLANS[plan]
+    plan = make(*arguments)
+    experts = SwiGLU(9)
+    params = experts.init(jax.random.key(0), E, D)
+    x_TD = jax.random.normal(jax.random.key(1), (T, D))
+    gates = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan)}
+    weights = {k: v for k, v in gates.items() if jnp.issubdtype(v.dtype, jnp.floating)}
+
+    def run(dispatch):
+        @jax.jit
+        def both(x_TD, params, weights):
+            def loss(x_TD, params, weights):
+                y_TD, stats = dispatch(plan.replace(**weights), x_TD, experts, params, E)
+                return jnp.sum(jnp.sin(y_TD)), (y_TD, stats)
+
+            return jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(x_TD, params, weights)
+
+        (_, (y_TD, stats)), grads = both(x_TD, params, weights)
+        return y_TD, stats, grads
+
+    y_TD, stats, grads = run(DISPATCHERS[name])
+    want_TD, want_stats, want_grads = run(Oracle())
+    np.testing.assert_array_equal(stats.load_E, want_stats.load_E)
+    assert float(stats.dropped_K.sum()) == 0
+    np.testing.assert_allclose(y_TD, want_TD, rtol=1e-5, atol=1e-5)
+
+    def close(got, want):
+        np.testing.assert_allclose(got, want, atol=1e-5 * float(jnp.abs(want).max() + 1e-6))
+
+    jax.tree.map(close, grads, want_grads)
+
+
+@pytest.mark.parametrize("name", DISPATCHERS)
+def test_bfloat16_is_near_float32_and_keeps_its_dtype(name):
+    experts, plan = ReLU(32), choices(2, "zipf")
+    params = experts.init(jax.random.key(0), E, D)
+    x_TD = jax.random.normal(jax.random.key(1), (T, D))
+    want_TD, _ = Oracle()(plan, x_TD, experts, params, E)
+    y_TD, _ = DISPATCHERS[name](plan, x_TD.astype(jnp.bfloat16), experts, params, E)
+    assert y_TD.dtype == jnp.bfloat16
+    scale = float(jnp.abs(want_TD).max())
+    np.testing.assert_allclose(y_TD.astype(jnp.float32), want_TD, atol=2e-2 * scale)
+
+
+@pytest.mark.parametrize("name", DISPATCHERS)
+def test_dropless_outputs_do_not_depend_on_neighbours(name):
+    experts, plan = SwiGLU(9), choices(2, "uniform")
+    params = experts.init(jax.random.key(0), E, D)
+    x_TD = jax.random.normal(jax.random.key(1), (T, D))
+    other_TD = jnp.where(jnp.arange(T)[:, None] < 10, x_TD, -x_TD)
+    run = jax.jit(lambda x_TD: DISPATCHERS[name](plan, x_TD, experts, params, E)[0])
+    np.testing.assert_array_equal(run(x_TD)[:10], run(other_TD)[:10])
+
+
+def test_capacity_drops_later_choices_first_then_later_tokens():
+    # Two experts with one slot each. First choices: tokens 0 and 1 both want expert 0, token 0
+    # gets it. Second choices: both want expert 1, token 0 gets it again; token 1 gets nothing.
+    plan = Choices(jnp.array([[0, 1], [0, 1]]), jnp.array([[0.7, 0.3], [0.6, 0.4]]))
+    masks, dropped_K = choice_masks(plan, E=2, C=1)
+    np.testing.assert_array_equal(masks.dispatch_TEC[:, :, 0], [[1, 1], [0, 0]])
+    np.testing.assert_allclose(masks.combine_TEC[:, :, 0], [[0.7, 0.3], [0, 0]])
+    np.testing.assert_array_equal(dropped_K, [1, 1])
+    # Choice-major: token 1's first choice comes before token 0's second.
+    plan = Choices(jnp.array([[0, 1], [1, 0]]), jnp.array([[0.7, 0.3], [0.6, 0.4]]))
+    masks, dropped_K = choice_masks(plan, E=2, C=1)
+    np.testing.assert_array_equal(masks.dispatch_TEC[:, :, 0], [[1, 0], [0, 1]])
+    np.testing.assert_array_equal(dropped_K, [0, 2])
+
+
+def test_capacity_counts_assignments():
+    assert capacity(1.25, T=100, K=2, E=8) == 32  # ceil(1.25 * 200 / 8 = 31.25)
+    assert capacity(1.0, T=64, K=2, E=8) == 16  # exactly 16, not 17 by rounding
+    assert capacity(9.0, T=10, K=1, E=2) == 10  # no more slots than tokens
+
+
+def test_einsum_reports_drops_and_slots():
+    plan = choices(1, "one takes all")
+    experts = SwiGLU(4)
+    params = experts.init(jax.random.key(0), E, D)
+    x_TD = jnp.ones((T, D))
+    y_TD, stats = Einsum(capacity_factor=1.0)(plan, x_TD, experts, params, E)
+    # 48 tokens want expert 2, which has ceil(48 / 6) = 8 slots; 8 of 48 slots are used.
+    np.testing.assert_array_equal(stats.dropped_K, [40])
+    np.testing.assert_allclose(stats.slots_used, 8 / 48)
+    assert bool(jnp.all(y_TD[8:] == 0)) and bool(jnp.all(jnp.any(y_TD[:8] != 0, axis=1)))
+
+
+def test_ragged_reports_how_full_its_blocks_are():
+    plan = choices(1, "one takes all")
+    experts = SwiGLU(4)
+    params = experts.init(jax.random.key(0), E, D)
+    _, stats = Ragged(block=20)(plan, jnp.ones((T, D)), experts, params, E)
+    np.testing.assert_allclose(stats.slots_used, 48 / 60)  # three blocks of 20 for 48 rows
+
+
+def test_sort_is_by_expert_then_token_then_choice():
+    plan = Choices(jnp.array([[1, 0], [0, 1]]), jnp.ones((2, 2)))
+    order = sort_choices(plan, E=3)
+    np.testing.assert_array_equal(order.token_R, [0, 1, 0, 1])
+    np.testing.assert_array_equal(order.rank_R, [1, 0, 0, 1])
+    np.testing.assert_array_equal(order.row_TK, [[2, 0], [1, 3]])
+    np.testing.assert_array_equal(order.size_E, [2, 2, 0])
+
+
+def test_a_key_too_large_to_sort_is_refused():
+    plan = Choices(jnp.zeros((2**16, 1), jnp.int32), jnp.ones((2**16, 1)))
+    with pytest.raises(ValueError, match="must be below 2\\^31"):
+        jax.eval_shape(lambda: sort_choices(plan, E=2**15))
+
+
+def test_groups_and_overhead():
+    assert Einsum(group_size=16).groups(48) == 3
+    assert Einsum(group_size=64).groups(48) == 1 == Einsum(group_size=0).groups(48)
+    # Two products of T x E x C x D, 2 FLOPs each: 4 * 6 * C * 12 per token, C = ceil(16/6) = 3.
+    assert Einsum(1.0, 16).overhead(48, K=1, E=6, D=12) == 4 * 6 * 3 * 12
+    assert Ragged().overhead(48, 1, 6, 12) == 0
+    assert Oracle().overhead(48, 1, 6, 12) == 2 * 6 * 12
+
+
+@pytest.mark.parametrize(
+    ("dispatch", "line"),
+    [
+        (Einsum(capacity_factor=0.0), "d.capacity_factor=0.0: must be > 0"),
+        (Einsum(group_size=-1), "d.group_size=-1: must divide the 48 tokens of a batch, or be 0"),
+        (Einsum(group_size=36), "d.group_size=36: must divide the 48 tokens of a batch, or be 0"),
+        (Ragged(block=0), "d.block=0: must be >= 1"),
+    ],
+)
+def test_impossible_fields_are_named(dispatch, line):
+    with pytest.raises(ValueError, match=f"^{line}$"):
+        dispatch.check("d", T)
