@@ -17,7 +17,7 @@ def step(size: str, study_name: str = "dense_topk_hash", repeats: int = 15) -> l
     import jax
 
     from experiments.request import resolve
-    from moe import cost, train
+    from moe import train
     from moe.data.loader import load
 
     study = registry.lookup("study", study_name)
@@ -40,24 +40,28 @@ def step(size: str, study_name: str = "dense_topk_hash", repeats: int = 15) -> l
             for name, value in took.items():
                 seconds[name].append(value)
     rows = [_row(name, seconds, study.baseline) for name in seconds]
-    tokens = base.train.batch * base.data.sequence_length
-    print(
-        f"{study_name} --size={size}: one training step, {tokens} tokens, {repeats} repeats in turn"
-    )
+    _print(rows, experiments, base, f"{study_name} --size={size}", repeats)
+    return rows
+
+
+def _print(rows: list[dict], experiments: dict, base, title: str, repeats: int) -> None:
+    import jax
+
+    from moe import cost
+
+    length = base.data.sequence_length
+    tokens = base.train.batch * length
+    print(f"{title}: one training step, {tokens} tokens, {repeats} repeats in turn")
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}\n")
     print(f"{'':<14} {'median':>10} {'ratio':>7} {'quartiles':>13} {'GFLOP/s':>8}")
     for row in rows:
-        arm = row["arm"]
-        rate = ""
+        arm, rate = row["arm"], ""
         if arm in experiments:
-            e = experiments[arm]
-            flops = 3 * tokens * cost.flops_per_token(e.model, e.data.sequence_length)
+            flops = 3 * tokens * cost.flops_per_token(experiments[arm].model, length)
             rate = f"{flops / row['median_s'] / 1e9:>8.1f}"
         quartiles = f"{row['low']:.2f} to {row['high']:.2f}"
-        print(
-            f"{arm:<14} {row['median_s'] * 1e3:>7.2f} ms {row['ratio']:>7.3f} {quartiles:>13} {rate}"
-        )
-    return rows
+        milliseconds = f"{row['median_s'] * 1e3:.2f} ms"
+        print(f"{arm:<14} {milliseconds:>10} {row['ratio']:>7.3f} {quartiles:>13} {rate}")
 
 
 def _row(name: str, seconds: dict[str, list[float]], baseline: str) -> dict:

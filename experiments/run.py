@@ -38,6 +38,7 @@ def run(
     overrides: Sequence[str],
     workdir: str | os.PathLike,
     jobs: int = 0,
+    on_log: Callable[[str, int, dict], None] | None = None,
 ) -> None:
     """Trains what is not there yet; leaves results where `experiments.report` reads them.
 
@@ -45,6 +46,8 @@ def run(
       arms: None is all arms of the study.
       jobs: processes at the same time, each on a core of its own; 0 is one per core on CPU, and
         none (the arms one after the other in this process) with an accelerator.
+      on_log: gets (arm, seed, row) for every row of a run, as it happens, in this process; the
+        arms then run in this process too. For notebooks that draw while they train.
 
     Raises ValueError, before anything is written, for bad input and for a workdir that holds
     other experiments.
@@ -61,7 +64,7 @@ def run(
     _write_study(study_name, size, tuple(experiments), seeds, overrides, workdir)
     from experiments import workers
 
-    workers.run(tasks, jobs)
+    workers.run(tasks, jobs, on_log)
 
 
 def run_task(task: Task, on_log: Callable[[int, dict], None]) -> None:

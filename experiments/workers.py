@@ -7,7 +7,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from experiments.run import Task, run_task
 
@@ -16,8 +16,13 @@ from experiments.run import Task, run_task
 _HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
-def run(tasks: Sequence[Task], jobs: int) -> None:
-    """Runs the tasks, dearest first, with a progress bar on a terminal and else a line a run."""
+def run(
+    tasks: Sequence[Task], jobs: int, on_log: Callable[[str, int, dict], None] | None = None
+) -> None:
+    """Runs the tasks, dearest first, with a progress bar on a terminal and else a line a run.
+
+    jobs and on_log are those of `experiments.run.run`.
+    """
     from moe.cost import flops_per_token
 
     def price(task):
@@ -25,12 +30,21 @@ def run(tasks: Sequence[Task], jobs: int) -> None:
 
     tasks = sorted(tasks, key=price, reverse=True)
     with Progress(tasks, [price(task) for task in tasks]) as progress:
-        if not jobs and _accelerator():
+        if on_log is not None or (not jobs and _accelerator()):
             for task in tasks:
-                run_task(task, lambda seed, row, task=task: progress.take(task.arm, seed, row))
+                _run_here(task, progress, on_log)
             return
         _prepare(tasks)
         _run_processes(tasks, min(jobs or _cores(), len(tasks)), progress)
+
+
+def _run_here(task: Task, progress: "Progress", on_log) -> None:
+    def take(seed, row):
+        progress.take(task.arm, seed, row)
+        if on_log is not None:
+            on_log(task.arm, seed, row)
+
+    run_task(task, take)
 
 
 def _prepare(tasks: Sequence[Task]) -> None:

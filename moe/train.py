@@ -99,7 +99,7 @@ def loss_fn(
 def gradients(
     experiment: Experiment, learned: Params, state: Params, batch: Any, rng: jax.Array
 ) -> tuple[Params, Metrics]:
-    """Gradient of the batch, in `accumulate` parts one after the other: mean loss, summed counts."""
+    """Gradient of the batch, in `accumulate` parts in turn: mean loss, summed counts."""
     A = experiment.train.accumulate
     grad = jax.grad(loss_fn, has_aux=True)
     if A == 1:

@@ -69,13 +69,13 @@ def test_depth_order_of_reports():
 def test_no_position_depends_on_later_ones(params):
     embedding_VD = params["embedding_VD"]
 
-    def at_position(embedding_VD, l):
+    def at_position(embedding_VD, position):
         # Distinct ids, so that a row of the embedding belongs to one position.
         out = SMALL.clone(tied_head=False).apply(
             {"params": {**params, "embedding_VD": embedding_VD, "head_DV": embedding_0.T}},
             jnp.arange(L)[None],
         )[0]
-        return jnp.sum(jnp.sin(out[0, l]))
+        return jnp.sum(jnp.sin(out[0, position]))
 
     embedding_0 = embedding_VD
     grad_VD = jax.jit(jax.grad(at_position), static_argnums=1)(embedding_VD, 5)

@@ -26,7 +26,7 @@ class TopK(Router):
     renormalize: bool = True
     load_balance: float = 0.01
     z_loss: float = 0.001
-    init_scale: float = 0.1
+    init_scale: float = 1.0
 
     def init(self, key, D, E, V):
         """Makes w_DE in float32."""
