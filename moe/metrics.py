@@ -1,6 +1,7 @@
 """The record of a run: JSON lines, and the same scalars for TensorBoard."""
 
 import json
+import math
 import os
 import pathlib
 
@@ -33,7 +34,8 @@ class MetricsLog:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         for name, value in scalars(row):
-            self._writer.add_scalar(f"{row['kind']}/{name}", value, row["step"])
+            if math.isfinite(value):  # TensorBoard has no place for the rest; JSON keeps it
+                self._writer.add_scalar(f"{row['kind']}/{name}", value, row["step"])
 
     def close(self) -> None:
         """Closes both files."""

@@ -61,7 +61,7 @@ def test_a_study_runs_reports_and_resumes(synthetic, tmp_path, capsys):
     page = report.report(tmp_path)
     assert page.exists() and "unigram entropy" in report.table(tmp_path)
     result = json.loads((tmp_path / "top1/seed0/result.json").read_text())
-    assert result["tokens"] == 6 * 2 * 16 and result["params_by_part"]["router"] == 32 * 8
+    assert result["tokens"] == 6 * 2 * 16 and result["params_by_part"]["router"] == 2 * 32 * 8  # two layers
     assert result["router"]["causal"] and result["environment"]["data_fingerprint"] == "synthetic"
     before = (tmp_path / "top1/seed0/result.json").read_bytes()
     seen = []
@@ -115,7 +115,7 @@ def test_a_run_that_diverges_does_not_stop_the_others(synthetic, tmp_path, capsy
         arms=("dense", "top1"),
         overrides=["optimizer.learning_rate=1e30", "optimizer.clip=0"],
     )
-    assert "loss=nan at step 2" in capsys.readouterr().err
+    assert "loss=nan at step 4" in capsys.readouterr().err
     assert not (tmp_path / "bad/dense/seed0/result.json").exists()
     with pytest.raises(ValueError, match="no finished run"):
         report.report(tmp_path / "bad")
