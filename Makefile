@@ -29,7 +29,7 @@ quickstart: $(RUNTIME)  ## train, compare and explain the tiny study
 test: test-fast test-slow  ## the fast tier with coverage, then the slow one
 
 test-fast: $(DEV)
-	$(PY) -m pytest -m "not slow" --cov $(PYTEST_ARGS)
+	$(PY) -m pytest -m "not slow" --cov -n auto --maxprocesses=4 --dist=loadscope $(PYTEST_ARGS)
 
 test-slow: $(DEV)
 	$(PY) -m pytest -m slow $(PYTEST_ARGS)

@@ -1,10 +1,10 @@
 """Processes that train arms side by side: on CPU, one core each beats all cores on one arm."""
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
-import queue
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -58,34 +58,52 @@ def _prepare(tasks: Sequence[Task]) -> None:
 
 
 def _run_processes(tasks: Sequence[Task], jobs: int, progress: "Progress") -> None:
+    """Runs the tasks in `jobs` processes; the first that fails stops the others, then raises."""
     context = multiprocessing.get_context("spawn")
-    rows, cores = context.Queue(), context.Queue()
+    rows, cores, stop = context.Queue(), context.Queue(), context.Event()
     for j in range(jobs):
         cores.put(j)
-    before = os.environ.get("GLIBC_TUNABLES")
-    os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [before, _HUGE_PAGES]))
+    # A process cannot end before its rows are read, so a thread reads whatever else happens here.
+    reader = threading.Thread(target=progress.read, args=(rows,), daemon=True)
+    reader.start()
     try:
-        with concurrent.futures.ProcessPoolExecutor(
-            jobs, mp_context=context, initializer=_start, initargs=(rows, cores, jobs)
-        ) as pool:
-            waiting = {pool.submit(_work, task) for task in tasks}
-            while waiting:
-                done, waiting = concurrent.futures.wait(waiting, timeout=0.2)
-                progress.drain(rows)
-                for future in done:
-                    future.result()  # a failure here ends the study
+        with (
+            _environment("GLIBC_TUNABLES", _HUGE_PAGES),
+            concurrent.futures.ProcessPoolExecutor(
+                jobs, mp_context=context, initializer=_start, initargs=(rows, cores, stop, jobs)
+            ) as pool,
+        ):
+            futures = [pool.submit(_work, task) for task in tasks]
+            try:
+                for future in concurrent.futures.as_completed(futures):
+                    future.result()
+            except BaseException:
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    finally:
+        rows.put(None)
+        reader.join()
+
+
+@contextlib.contextmanager
+def _environment(name: str, setting: str):
+    """Adds a setting to a colon-separated environment variable, for processes started inside."""
+    before = os.environ.get(name)
+    os.environ[name] = ":".join(filter(None, [before, setting]))
+    try:
+        yield
     finally:
         if before is None:
-            del os.environ["GLIBC_TUNABLES"]
+            del os.environ[name]
         else:
-            os.environ["GLIBC_TUNABLES"] = before
-    progress.drain(rows)
+            os.environ[name] = before
 
 
-def _start(rows, cores, jobs: int) -> None:
+def _start(rows, cores, stop, jobs: int) -> None:
     """In a new process: claims its share of the cores before JAX starts its threads."""
-    global _ROWS
-    _ROWS = rows
+    global _ROWS, _STOP
+    _ROWS, _STOP = rows, stop
     threading.Thread(target=_die_with_parent, daemon=True).start()
     j = cores.get()
     if hasattr(os, "sched_setaffinity"):
@@ -101,7 +119,12 @@ def _die_with_parent() -> None:
 
 
 def _work(task: Task) -> None:
-    run_task(task, lambda seed, row: _ROWS.put((task.arm, seed, row)))
+    def send(seed, row):
+        if _STOP.is_set():
+            raise RuntimeError("stopped, since another arm failed")
+        _ROWS.put((task.arm, seed, row))
+
+    run_task(task, send)
 
 
 def _cores() -> int:
@@ -157,10 +180,7 @@ class Progress:
                 line = f"{arm} seed {seed}: {row['val_loss']:.4f} nats per token"
                 self._bar.write(line, file=sys.stderr)
 
-    def drain(self, rows) -> None:
-        """Takes everything that processes have sent."""
-        while True:
-            try:
-                self.take(*rows.get_nowait())
-            except queue.Empty:
-                return
+    def read(self, rows) -> None:
+        """Takes everything that processes send, until None."""
+        for report in iter(rows.get, None):
+            self.take(*report)

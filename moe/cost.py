@@ -5,6 +5,9 @@ over the full square of positions. tests/test_cost.py checks the formulas agains
 """
 
 import dataclasses
+import functools
+
+import jax
 
 from moe.experiment import Experiment
 from moe.model import Transformer
@@ -31,11 +34,6 @@ class Account:
     memory_bytes: dict[str, int]
 
 
-def choices_per_token(model: Transformer) -> float:
-    """Experts that serve one token: the router's k, or all of them where it has none."""
-    return getattr(model.moe.router, "k", model.moe.num_experts)
-
-
 def params_by_part(model: Transformer, active: bool = False) -> dict[str, int]:
     """Parameters by part; with active=True only those that one token uses."""
     D, N, a = model.model_width, model.num_layers, model.attention
@@ -50,10 +48,19 @@ def params_by_part(model: Transformer, active: bool = False) -> dict[str, int]:
         "router": 0,
     }
     if model.moe is not None:
-        used = choices_per_token(model) if active else model.moe.num_experts
+        E = model.moe.num_experts
+        used = model.moe.router.choices(E) if active else E
         parts["experts"] = round(sparse * used * _expert_size(model))
-        parts["router"] = sparse * D * model.moe.num_experts * model.moe.router.learned
+        parts["router"] = sparse * _router_size(model)
     return parts
+
+
+def _router_size(model: Transformer) -> int:
+    """Learned parameters of one router; FLOPs count each of them once per token."""
+    make = functools.partial(model.moe.router.init, D=model.model_width, V=model.vocab_size)
+    shapes = jax.eval_shape(functools.partial(make, E=model.moe.num_experts), jax.random.key(0))
+    learned = {name: leaf for name, leaf in shapes.items() if name != "state"}
+    return sum(leaf.size for leaf in jax.tree.leaves(learned))
 
 
 def _expert_size(model: Transformer) -> int:
@@ -74,7 +81,8 @@ def flops_by_part(model: Transformer, length: int, tokens: int) -> dict[str, flo
         "dispatch": 0.0,
     }
     if model.moe is not None:
-        K, E = choices_per_token(model), model.moe.num_experts
+        E = model.moe.num_experts
+        K = model.moe.router.choices(E)
         overhead = model.moe.dispatch.overhead(tokens, K, E, D)
         parts["dispatch"] = len(model.moe_layers) * overhead
     return parts
@@ -116,9 +124,9 @@ def _activation_bytes(experiment: Experiment) -> int:
     dense = 2 * D + (model.ffn.matrices + 1) * model.ffn.width
     per_token = model.num_layers * attention + (model.num_layers - sparse) * dense
     if model.moe is not None:
-        experts = model.moe.experts
+        experts, K = model.moe.experts, model.moe.router.choices(model.moe.num_experts)
         routed = 2 * D + (experts.matrices + 1) * experts.width
-        per_token += sparse * (2 * D + choices_per_token(model) * routed)
+        per_token += sparse * (2 * D + K * routed)
     return round(experiment.tokens_per_call * (size * per_token + 2 * 4 * model.vocab_size))
 
 

@@ -8,6 +8,7 @@ import pytest
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 jax.config.update("jax_num_cpu_devices", 8)  # must precede the first use of a device
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_disable_most_optimizations", True)  # tests compile more than they compute
 
 
 @pytest.hookimpl(wrapper=True)

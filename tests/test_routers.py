@@ -72,6 +72,11 @@ def test_no_token_is_twice_in_one_expert(router):
         assert np.asarray(plan.assigned_TE(T, E)).max() == 1
 
 
+def test_declared_choices_are_measured(router):
+    assigned_TE = np.asarray(route(router, *inputs()).plan.assigned_TE(T, E))
+    np.testing.assert_allclose(assigned_TE.sum() / T, router.choices(E), rtol=1e-6)
+
+
 def test_evaluation_is_deterministic(router):
     x_TD, id_T = inputs()
     one, two = (route(router, x_TD, id_T) for _ in range(2))

@@ -61,7 +61,9 @@ def test_a_study_runs_reports_and_resumes(synthetic, tmp_path, capsys):
     page = report.report(tmp_path)
     assert page.exists() and "unigram entropy" in report.table(tmp_path)
     result = json.loads((tmp_path / "top1/seed0/result.json").read_text())
-    assert result["tokens"] == 6 * 2 * 16 and result["params_by_part"]["router"] == 2 * 32 * 8  # two layers
+    assert (
+        result["tokens"] == 6 * 2 * 16 and result["params_by_part"]["router"] == 2 * 32 * 8
+    )  # two layers
     assert result["router"]["causal"] and result["environment"]["data_fingerprint"] == "synthetic"
     before = (tmp_path / "top1/seed0/result.json").read_bytes()
     seen = []

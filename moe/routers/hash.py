@@ -88,6 +88,11 @@ class Hash(Router):
         expert_VK = self.table.fit(np.asarray(params["state"]["expert_VK"]), E, count_V, seed)
         return {"state": {"expert_VK": jnp.asarray(expert_VK, jnp.int32)}}
 
+    def choices(self, E):
+        """k."""
+        del E
+        return self.k
+
     def check(self, path, num_experts):
         """Raises ValueError unless 1 <= k <= num_experts."""
         if not 1 <= self.k <= num_experts:

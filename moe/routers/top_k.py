@@ -59,6 +59,11 @@ class TopK(Router):
             },
         )
 
+    def choices(self, E):
+        """k."""
+        del E
+        return self.k
+
     def check(self, path, num_experts):
         """Raises ValueError unless 1 <= k <= num_experts and the weights are not negative."""
         if not 1 <= self.k <= num_experts:
