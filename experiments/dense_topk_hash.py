@@ -48,7 +48,7 @@ STUDY = Study(
         ("top2", "learned router, two experts of half width out of twice as many"),
         ("hash_random", "fixed random table from token id to one expert"),
         ("hash_balanced", "fixed table, balanced by token frequency"),
-        ("dense_total", "dense, widened to the same total parameters: the ceiling, more FLOPs"),
+        ("dense_total", "dense, widened to the same total parameters, at more FLOPs"),
     ),
     sizes=("tiny", "small", "base"),
     seeds=(0, 1, 2),

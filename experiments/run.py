@@ -4,30 +4,12 @@ import dataclasses
 import json
 import os
 import pathlib
-import platform
-import subprocess
-import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
+from experiments import workers
 from experiments.request import resolve
+from experiments.task import Task, write
 from moe import registry
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """One arm of a study at some seeds, which share a compilation."""
-
-    study: str
-    size: str
-    arm: str
-    experiment: Any  # seed 0
-    seeds: tuple[int, ...]
-    workdir: pathlib.Path
-
-    def directory(self, seed: int) -> pathlib.Path:
-        """Where the run of that seed lives."""
-        return self.workdir / self.arm / f"seed{seed}"
 
 
 def run(
@@ -62,112 +44,7 @@ def run(
         for seed in task.seeds:
             _same_experiment(task, seed)
     _write_study(study_name, size, tuple(experiments), seeds, overrides, workdir)
-    from experiments import workers
-
     workers.run(tasks, jobs, on_log)
-
-
-def run_task(task: Task, on_log: Callable[[int, dict], None]) -> None:
-    """Runs the seeds of one arm one after the other, in this process.
-
-    on_log gets (seed, row) for everything that `moe.train.train` reports.
-    """
-    from moe.data.loader import load
-
-    todo = [seed for seed in task.seeds if not (task.directory(seed) / "result.json").exists()]
-    if not todo:
-        return
-    dataset = load(task.experiment.data, task.experiment.model.vocab_size)
-    for seed in todo:
-        try:
-            run_one(task, seed, dataset, lambda row, seed=seed: on_log(seed, row))
-        except FloatingPointError as error:
-            on_log(seed, {"kind": "diverged", "message": str(error)})
-
-
-def run_one(task: Task, seed: int, dataset: Any, on_log: Callable[[dict], None]) -> dict:
-    """Runs one experiment to its end and writes experiment.txt and result.json."""
-    from moe.train import train
-
-    experiment = dataclasses.replace(task.experiment, seed=seed)
-    directory, text = task.directory(seed), registry.expression(experiment)
-    directory.mkdir(parents=True, exist_ok=True)
-    _write(directory / "experiment.txt", text)
-    trained = train(experiment, dataset, directory, text, on_log)
-    result = _result(task, experiment, dataset, trained)
-    _write(directory / "result.json", json.dumps(result, indent=1) + "\n")
-    return result
-
-
-def _result(task: Task, experiment: Any, dataset: Any, trained: Any) -> dict:
-    from moe import cost
-    from moe.data import ngram
-
-    account, evaluation = cost.account(experiment), trained.evaluation
-    tokens_per_step = experiment.train.batch * experiment.data.sequence_length
-    return {
-        "study": task.study,
-        "size": task.size,
-        "arm": task.arm,
-        "seed": experiment.seed,
-        "val_loss": evaluation.val_loss,
-        "val_bits_per_byte": evaluation.val_bits_per_byte,
-        "desk_loss": evaluation.desk_loss,
-        "desk_tokens": dict(zip(evaluation.desks, evaluation.tokens_Y.tolist(), strict=True)),
-        "params_total": account.params_total,
-        "params_active": account.params_active,
-        "params_by_part": account.params_by_part,
-        "flops_per_token": account.flops_per_token,
-        "flops_by_part": account.flops_by_part,
-        "tokens": experiment.train.steps * tokens_per_step,
-        "steps": experiment.train.steps,
-        "router": evaluation.router(experiment.model),
-        "baselines": ngram.baselines(dataset),
-        "timing": {
-            "wall_s": trained.wall_s,
-            "compile_s": trained.compile_s,
-            "step_s": trained.step_s,
-            "tokens_per_s": tokens_per_step / trained.step_s,
-            "peak_memory_bytes": _peak_memory(),
-        },
-        "environment": environment(dataset.fingerprint),
-    }
-
-
-def environment(data_fingerprint: str) -> dict:
-    """Versions, device and commit that a result was made with."""
-    import importlib.metadata
-
-    import jax
-
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    here = pathlib.Path(__file__).parent
-    command = ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
-        commit = found.stdout.strip() or "unknown"
-    except (OSError, subprocess.TimeoutExpired):
-        commit = "unknown"
-    return {
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "commit": commit,
-        "data_fingerprint": data_fingerprint,
-    }
-
-
-def _peak_memory() -> int:
-    """Peak bytes of the device where it counts them, else of this process."""
-    import jax
-
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in stats:
-        return stats["peak_bytes_in_use"]
-    import resource  # not on Windows
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _same_experiment(task: Task, seed: int) -> None:
@@ -207,11 +84,4 @@ def _write_study(study_name, size, arms, seeds, overrides, workdir) -> None:
     record["arms"] = {arm: dict(study.arms)[arm] for arm in known}
     record["seeds"] = sorted({*seeds, *before.get("seeds", [])})
     workdir.mkdir(parents=True, exist_ok=True)
-    _write(path, json.dumps(record, indent=1) + "\n")
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    """Writes whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.{time.monotonic_ns()}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    write(path, json.dumps(record, indent=1) + "\n")

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 
-from experiments.run import Task, run_task
+from experiments.task import Task, run_task
 
 # Large arrays come and go at every step; in huge pages the kernel maps them far faster. Read by
 # the C library when a process starts (glibc 2.35 or newer; unknown elsewhere and then ignored).
@@ -34,6 +34,7 @@ def run(
             for task in tasks:
                 _run_here(task, progress, on_log)
             return
+        progress.say("corpus, tokeniser and baselines (about a minute the first time)")
         _prepare(tasks)
         _run_processes(tasks, min(jobs or _cores(), len(tasks)), progress)
 
@@ -166,6 +167,10 @@ class Progress:
     def __exit__(self, kind, error, trace):
         self._bar.close()
 
+    def say(self, line: str) -> None:
+        """Writes a line above the bar."""
+        self._bar.write(line, file=sys.stderr)
+
     def take(self, arm: str, seed: int, row: dict) -> None:
         """Shows one report of a run."""
         if row["kind"] == "step":
@@ -173,12 +178,11 @@ class Progress:
             self._steps[arm, seed] = row["step"]
             self._bar.update(gained * self._prices[arm] / 1e6)
         elif row["kind"] == "diverged":
-            self._bar.write(f"{arm} seed {seed}: {row['message']}", file=sys.stderr)
+            self.say(f"{arm} seed {seed}: {row['message']}")
         elif row["kind"] == "eval":
             self._bar.set_description(f"{arm}/seed{seed}")
             if row["step"] == self._length[arm]:
-                line = f"{arm} seed {seed}: {row['val_loss']:.4f} nats per token"
-                self._bar.write(line, file=sys.stderr)
+                self.say(f"{arm} seed {seed}: {row['val_loss']:.4f} nats per token")
 
     def read(self, rows) -> None:
         """Takes everything that processes send, until None."""

@@ -131,3 +131,9 @@ class Router(Protocol):
 def capacity(capacity_factor: float, T: int, K: int, E: int) -> int:
     """Slots per expert: ceil(capacity_factor * T * K / E), at most T (assignments counted)."""
     return min(T, math.ceil(capacity_factor * T * K / E - 1e-9))
+
+
+def check_choices(path: str, k: int, num_experts: int) -> None:
+    """Raises ValueError unless a token can have k different experts."""
+    if not 1 <= k <= num_experts:
+        raise ValueError(f"{path}.k={k}: must be in [1, num_experts={num_experts}]")

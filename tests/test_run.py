@@ -12,7 +12,7 @@ import time
 import pytest
 from synthetic_data import SyntheticDataset
 
-from experiments import live, report, run, workers
+from experiments import bench, live, report, run, workers
 from moe.data import loader, ngram
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -192,3 +192,25 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
     while any(pathlib.Path(f"/proc/{pid}").exists() for pid in children):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_an_arm_that_fails_stops_the_others_and_is_told(tmp_path):
+    (tmp_path / "dense/seed0").mkdir(parents=True)
+    (tmp_path / "dense/seed0/checkpoints").write_text("a file where a folder must be")
+    more = ["--set=train.steps=100000", "--set=train.log_every=1"]
+    found = subprocess.run(
+        command(tmp_path, *more), cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert found.returncode != 0 and "checkpoints" in found.stderr
+    assert not list(tmp_path.glob("*/*/result.json"))
+
+
+@pytest.mark.slow
+def test_the_step_benchmark_compares_all_arms(monkeypatch, capsys):
+    monkeypatch.setattr(loader, "load", lambda data, V: SyntheticDataset(V, data.sequence_length))
+    rows = {row["arm"]: row for row in bench.step("tiny", repeats=3)}
+    assert rows["dense"]["ratio"] == 1 and rows["dense_total"]["ratio"] > 1
+    assert set(rows) == {"data", "dense", "top1", "top2", "hash_random", "hash_balanced",
+                         "dense_total"}  # fmt: skip
+    assert "one training step, 1024 tokens, 3 repeats" in capsys.readouterr().out

@@ -31,8 +31,9 @@ class Dispatch(Protocol):
     kind: ClassVar[str] = "dispatch"
 
     def groups(self, T: int) -> int:
-        """Into how many independently routed groups T tokens are split."""
-        ...
+        """Into how many independently routed groups T tokens are split; one, if not said."""
+        del T
+        return 1
 
     def __call__(
         self, plan: Plan, x_TD: jax.Array, experts: Experts, params: Params, E: int

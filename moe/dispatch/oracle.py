@@ -12,11 +12,6 @@ from moe.routing import Mix
 class Oracle(Dispatch):
     """E times the work; what every other dispatcher is tested against."""
 
-    def groups(self, T):
-        """All tokens are one group."""
-        del T
-        return 1
-
     def __call__(self, plan, x_TD, experts, params, E):
         """Computes y_TD; drops nothing."""
         T, D = x_TD.shape

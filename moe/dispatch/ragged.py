@@ -24,11 +24,6 @@ class Ragged(Dispatch):
 
     block: int = 128
 
-    def groups(self, T):
-        """All tokens are one group."""
-        del T
-        return 1
-
     def __call__(self, plan, x_TD, experts, params, E):
         """Computes y_TD."""
         T, D = x_TD.shape

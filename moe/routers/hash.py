@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moe.routing import Choices, Router, Routing
+from moe.routing import Choices, Router, Routing, check_choices
 
 
 class Table(Protocol):
@@ -95,8 +95,7 @@ class Hash(Router):
 
     def check(self, path, num_experts):
         """Raises ValueError unless 1 <= k <= num_experts."""
-        if not 1 <= self.k <= num_experts:
-            raise ValueError(f"{path}.k={self.k}: must be in [1, num_experts={num_experts}]")
+        check_choices(path, self.k, num_experts)
 
 
 RANDOM = Hash(table=RandomTable())

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from moe import losses
-from moe.routing import Choices, Router, Routing
+from moe.routing import Choices, Router, Routing, check_choices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +66,7 @@ class TopK(Router):
 
     def check(self, path, num_experts):
         """Raises ValueError unless 1 <= k <= num_experts and the weights are not negative."""
-        if not 1 <= self.k <= num_experts:
-            raise ValueError(f"{path}.k={self.k}: must be in [1, num_experts={num_experts}]")
+        check_choices(path, self.k, num_experts)
         for name in ("load_balance", "z_loss", "init_scale"):
             value = getattr(self, name)
             if not 0 <= value < float("inf"):
