@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -36,6 +37,9 @@ def run(
             return
         progress.say("corpus, tokeniser and baselines (about a minute the first time)")
         _prepare(tasks)
+        # The last arm goes seed by seed, so that no core waits long at the end.
+        *first, last = tasks
+        tasks = [*first, *(dataclasses.replace(last, seeds=(seed,)) for seed in last.seeds)]
         _run_processes(tasks, min(jobs or _cores(), len(tasks)), progress)
 
 
