@@ -8,6 +8,7 @@ import multiprocessing.connection
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from experiments.task import Task, run_task
@@ -85,10 +86,19 @@ def _run_processes(tasks: Sequence[Task], jobs: int, progress: "Progress") -> No
             except BaseException:
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
+                _end(multiprocessing.active_children())
                 raise
     finally:
         rows.put(None)
         reader.join()
+
+
+def _end(processes: Sequence[multiprocessing.Process], seconds: float = 15) -> None:
+    """Waits for processes that were told to stop, then kills those that hang in a library."""
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(0, deadline - time.monotonic()))
+        process.kill()
 
 
 @contextlib.contextmanager
