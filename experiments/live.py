@@ -1,5 +1,6 @@
 """A plot of losses that redraws itself in a notebook while a study trains."""
 
+import io
 import time
 from collections import defaultdict
 
@@ -28,14 +29,16 @@ class LiveCurves:
 
     def draw(self) -> None:
         """Draws into the same place of the notebook's output."""
-        from IPython.display import display
+        from IPython.display import Image, display
 
         self._last = time.monotonic()
-        figure = self.figure()
+        picture = io.BytesIO()
+        self.figure().savefig(picture, format="png", dpi=90)
+        image = Image(picture.getvalue(), format="png")
         if self._display is None:
-            self._display = display(figure, display_id=True)
+            self._display = display(image, display_id=True)
         else:
-            self._display.update(figure)
+            self._display.update(image)
 
     def figure(self):
         """The matplotlib figure: lines are training loss, points are held-out loss."""

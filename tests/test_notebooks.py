@@ -35,6 +35,26 @@ def test_every_text_source_has_its_notebook():
     assert {p.stem for p in NOTEBOOKS.glob("*.py")} == {p.stem for p in PAIRS} != set()
 
 
+def test_live_curves_are_one_picture_that_is_replaced():
+    from nbclient import NotebookClient
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    code = """
+import sys
+sys.path.insert(0, "../")
+from experiments.live import LiveCurves
+curves = LiveCurves(every_s=0)
+for step in (1, 2):
+    curves("dense", 0, {"kind": "train", "tokens": step, "nats": 3.0})
+    curves("dense", 0, {"kind": "eval", "tokens": step, "val_loss": 3.0})
+    curves("dense", 0, {"kind": "step", "step": step})
+"""
+    notebook = new_notebook(cells=[new_code_cell(code)])
+    NotebookClient(notebook, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
+    (output,) = notebook.cells[0].outputs
+    assert "image/png" in output["data"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)
 def test_notebook_runs(path, tmp_path):
