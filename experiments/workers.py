@@ -6,6 +6,7 @@ import dataclasses
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import sys
 import threading
 import time
@@ -79,21 +80,37 @@ def _run_processes(tasks: Sequence[Task], jobs: int, progress: "Progress") -> No
                 jobs, mp_context=context, initializer=_start, initargs=(rows, cores, stop, jobs)
             ) as pool,
         ):
-            futures = [pool.submit(_work, task) for task in tasks]
+            with _interrupts_ignored():  # a process inherits that: only this one hears Ctrl-C
+                futures = [pool.submit(_work, task) for task in tasks]
             try:
                 for future in concurrent.futures.as_completed(futures):
                     future.result()
-            except BaseException:
+            except BaseException as error:
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
-                _end(multiprocessing.active_children())
+                at_once = isinstance(error, KeyboardInterrupt)  # a killed run resumes
+                _end(multiprocessing.active_children(), seconds=0 if at_once else 15)
+                rows.cancel_join_thread()  # one that was killed may have held the queue
                 raise
     finally:
         rows.put(None)
-        reader.join()
+        reader.join(timeout=5)
 
 
-def _end(processes: Sequence[multiprocessing.Process], seconds: float = 15) -> None:
+@contextlib.contextmanager
+def _interrupts_ignored():
+    """Leaves SIGINT to nobody for a moment, where this thread may decide that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end(processes: Sequence[multiprocessing.Process], seconds: float) -> None:
     """Waits for processes that were told to stop, then kills those that hang in a library."""
     deadline = time.monotonic() + seconds
     for process in processes:

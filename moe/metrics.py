@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import time
 
 
 class MetricsLog:
@@ -16,31 +17,52 @@ class MetricsLog:
 
     def __init__(self, directory: pathlib.Path, resume_step: int):
         """Opens the log, keeping the rows up to and including `resume_step`."""
-        # Loaded here, so that importing moe stays light.
-        from tensorboardX import SummaryWriter
-
         self.path = directory / "metrics.jsonl"
         kept = [row for row in read(self.path) if row["step"] <= resume_step]
         part = self.path.with_suffix(".part")
         part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         os.replace(part, self.path)
         self._file = self.path.open("a", encoding="utf-8")
-        self._writer = SummaryWriter(
-            str(directory / "tensorboard"), purge_step=resume_step + 1, flush_secs=30
-        )
+        self._events = _Events(directory / "tensorboard", resume_step + 1)
 
     def write(self, row: dict) -> None:
         """Appends one row and its numbers."""
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        for name, value in scalars(row):
-            if math.isfinite(value):  # TensorBoard has no place for the rest; JSON keeps it
-                self._writer.add_scalar(f"{row['kind']}/{name}", value, row["step"])
+        self._events.write(row)
 
     def close(self) -> None:
         """Closes both files."""
         self._file.close()
-        self._writer.close()
+        self._events.close()
+
+
+class _Events:
+    """TensorBoard's event file, written at once: no thread and no queue outlives a kill."""
+
+    def __init__(self, directory: pathlib.Path, first_step: int):
+        # Loaded here, so that importing moe stays light.
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
+
+        directory.mkdir(parents=True, exist_ok=True)
+        self._Event, self._scalar = event_pb2.Event, summary.scalar
+        self._file = event_file_writer.EventsWriter(str(directory / "events"), f".{os.getpid()}")
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        # Hides what a run that was cut off wrote after the step that is restored.
+        self._file.write_event(self._Event(session_log=start, step=first_step))
+        self._file.flush()
+
+    def write(self, row: dict) -> None:
+        for name, value in scalars(row):
+            if math.isfinite(value):  # TensorBoard has no place for the rest; JSON keeps it
+                summary = self._scalar(f"{row['kind']}/{name}", value)
+                event = self._Event(wall_time=time.time(), step=row["step"], summary=summary)
+                self._file.write_event(event)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def scalars(row: dict, prefix: str = ""):
