@@ -89,16 +89,24 @@ def _diff(words: Sequence[str]) -> None:
 
 
 def _bench(words: Sequence[str]) -> None:
-    if words[0] != "step":
-        raise ValueError(f"bench {words[0]}: {no_such('benchmark', words[0], ['step'])}")
+    valid = ["router", "step"]
+    if words[0] not in valid:
+        raise ValueError(f"bench {words[0]}: {no_such('benchmark', words[0], valid)}")
+    if words[0] == "router" and _SIZE.present:
+        raise ValueError("--size: is no flag of bench router (valid: none)")
     known_size(_SIZE.value)
     from experiments import bench
 
-    bench.step(_SIZE.value)
+    if words[0] == "router":
+        bench.router()
+    else:
+        bench.step(_SIZE.value)
 
 
 COMMANDS = {
-    "list": Command(_list, "[PATTERN]", "studies, their arms, and every registered part"),
+    "list": Command(
+        _list, "[PATTERN]", "studies, arms and parts; `list routers` says more of each router"
+    ),
     "show": Command(
         _show,
         "STUDY[/ARM]",
@@ -115,12 +123,15 @@ COMMANDS = {
     "diff": Command(
         _diff, "A B", "the fields that differ; each a STUDY/ARM or a run's folder", ("size",)
     ),
-    "bench": Command(_bench, "step", "time one training step of each arm", ("size",)),
+    "bench": Command(
+        _bench, "step|router", "time a training step of each arm, or all routers", ("size",)
+    ),
 }
 
 _EXAMPLES = """\
 examples:
   python -m experiments list hash
+  python -m experiments list routers
   python -m experiments show dense_topk_hash/top2 --set model.moe.router.k=4
   python -m experiments run dense_topk_hash --workdir=runs/first --seeds=0,1
   python -m experiments diff dense_topk_hash/top1 dense_topk_hash/hash_random"""

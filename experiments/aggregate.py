@@ -111,7 +111,8 @@ def _router(results: dict[int, dict]) -> dict | None:
                 expert = load.index(max(load))
                 peak = {"share": max(load), "desk": desk, "layer": layer, "expert": expert}
     shown_loads = {"load": router["load"], "desk_load": router["desk_load"], "peak": peak}
-    return record | shown_loads | {"shown_seed": shown, "causal": router.get("causal", True)}
+    causal = {key: router.get(key, True) for key in ("causal", "causal_in_training")}
+    return record | shown_loads | {"shown_seed": shown, **causal}
 
 
 def _timing(results: dict[int, dict]) -> dict:

@@ -74,9 +74,18 @@ def _unequal(record: dict) -> list[str]:
 
 
 def _not_causal(arms: dict) -> list[str]:
-    return [
-        f"{arm} routes with knowledge of later tokens (not causal): its loss is not that of a "
-        "language model."
-        for arm, entry in arms.items()
-        if entry["router"] and not entry["router"]["causal"]
-    ]
+    """Arms whose router looks at later tokens: at evaluation, or in training alone."""
+    lines = []
+    for arm, entry in arms.items():
+        router = entry["router"]
+        if router and not router["causal"]:
+            lines.append(
+                f"{arm} routes with knowledge of later tokens (not causal): its loss is not that "
+                "of a language model."
+            )
+        elif router and not router.get("causal_in_training", True):
+            lines.append(
+                f"{arm} routes with knowledge of later tokens in training alone: its held-out loss "
+                "is that of a language model, its training loss is not."
+            )
+    return lines

@@ -84,6 +84,7 @@ def _result(task: Task, experiment: Any, dataset: Any, trained: Any) -> dict:
         "tokens": experiment.train.steps * tokens_per_step,
         "steps": experiment.train.steps,
         "router": evaluation.router(experiment.model),
+        "hash": _hash_report(experiment.model, trained, dataset.corpus),
         "baselines": ngram.baselines(dataset),
         "timing": {
             "wall_s": trained.wall_s,
@@ -94,6 +95,28 @@ def _result(task: Task, experiment: Any, dataset: Any, trained: Any) -> dict:
         },
         "environment": environment(dataset.fingerprint),
     }
+
+
+def _hash_report(model: Any, trained: Any, corpus: Any) -> list[dict | None]:
+    """Of each MoE layer with a hash table: its load on the training text, its drift from there."""
+    import numpy as np
+
+    from moe.analysis import drift
+    from moe.model import map_routers
+    from moe.routers.hash import Hash
+
+    found = [None] * len(model.routers)
+
+    def look(params, n):
+        if isinstance(model.routers[n], Hash):
+            table_VK = np.asarray(params["state"]["expert_VK"])
+            load_E = trained.evaluation.load_YNE.sum(axis=0)[n]
+            found[n] = drift.report(model.routers[n].key, table_VK, corpus, load_E)
+        return params
+
+    if model.routers:
+        map_routers(trained.state.params, look)
+    return found
 
 
 def environment(data_fingerprint: str) -> dict:

@@ -5,7 +5,6 @@ over the full square of positions. tests/test_cost.py checks the formulas agains
 """
 
 import dataclasses
-import functools
 
 import jax
 
@@ -34,8 +33,8 @@ class Account:
     memory_bytes: dict[str, int]
 
 
-def params_by_part(model: Transformer, active: bool = False) -> dict[str, int]:
-    """Parameters by part; with active=True only those that one token uses."""
+def params_by_part(model: Transformer, tokens: int | None = None) -> dict[str, int]:
+    """Parameters by part: all of them, or those that one of `tokens` tokens in a call uses."""
     D, N, a = model.model_width, model.num_layers, model.attention
     sparse = len(model.moe_layers)
     parts = {
@@ -45,66 +44,79 @@ def params_by_part(model: Transformer, active: bool = False) -> dict[str, int]:
         "norms": (2 * N + 1) * D + (2 * N * a.head_width if a.qk_norm else 0),
         "dense_ffn": (N - sparse) * model.ffn.matrices * D * model.ffn.width,
         "experts": 0,
+        "shared_experts": 0,
+        "null_experts": 0,
         "router": 0,
     }
     if model.moe is not None:
-        E = model.moe.num_experts
-        used = model.moe.router.choices(E) if active else E
-        parts["experts"] = round(sparse * used * _expert_size(model))
-        parts["router"] = sparse * _router_size(model)
+        moe = model.moe
+        used = [moe.num_experts] * sparse if tokens is None else served(model, tokens)
+        parts["experts"] = round(sum(used) * moe.experts.matrices * D * moe.experts.width)
+        parts["shared_experts"] = sparse * _size(moe.shared and moe.shared.init, D)
+        parts["null_experts"] = sparse * _size(moe.null and moe.null.init, D)
+        parts["router"] = sum(
+            _size(router.init, D, moe.routed_experts, model.vocab_size) for router in model.routers
+        )
     return parts
 
 
-def _router_size(model: Transformer) -> int:
-    """Learned parameters of one router; FLOPs count each of them once per token."""
-    make = functools.partial(model.moe.router.init, D=model.model_width, V=model.vocab_size)
-    shapes = jax.eval_shape(functools.partial(make, E=model.moe.num_experts), jax.random.key(0))
+def served(model: Transformer, tokens: int) -> list[float]:
+    """Feed-forward experts per token in each MoE layer; null experts take their even share."""
+    moe = model.moe
+    share = moe.num_experts / moe.routed_experts
+    return [router.choices(moe.routed_experts, tokens) * share for router in model.routers]
+
+
+def _size(init, *sizes: int) -> int:
+    """Learned parameters that `init` makes; FLOPs count each of them once per token."""
+    if init is None:
+        return 0
+    shapes = jax.eval_shape(lambda key: init(key, *sizes), jax.random.key(0))
     learned = {name: leaf for name, leaf in shapes.items() if name != "state"}
     return sum(leaf.size for leaf in jax.tree.leaves(learned))
-
-
-def _expert_size(model: Transformer) -> int:
-    return model.moe.experts.matrices * model.model_width * model.moe.experts.width
 
 
 def flops_by_part(model: Transformer, length: int, tokens: int) -> dict[str, float]:
     """Forward FLOPs per token, for sequences of `length` and `tokens` in one call."""
     D, N, a = model.model_width, model.num_layers, model.attention
-    params = params_by_part(model, active=True)
+    params = params_by_part(model, tokens)
     parts = {
         "attention_projections": 2.0 * params["attention"],
         "attention_scores": 4.0 * N * a.num_heads * a.head_width * length,
         "dense_ffn": 2.0 * params["dense_ffn"],
         "experts": 2.0 * params["experts"],
+        "shared_experts": 2.0 * params["shared_experts"],
         "router": 2.0 * params["router"],
         "head": 2.0 * D * model.vocab_size,
         "dispatch": 0.0,
     }
     if model.moe is not None:
-        E = model.moe.num_experts
-        K = model.moe.router.choices(E)
-        overhead = model.moe.dispatch.overhead(tokens, K, E, D)
-        parts["dispatch"] = len(model.moe_layers) * overhead
+        E, dispatch = model.moe.num_experts, model.moe.dispatch
+        parts["dispatch"] = sum(dispatch.overhead(tokens, K, E, D) for K in served(model, tokens))
     return parts
 
 
-def flops_per_token(model: Transformer, length: int) -> float:
-    """Forward FLOPs per token, attention, router and head counted, dispatch not."""
-    parts = flops_by_part(model, length, tokens=length)
+def flops_per_token(model: Transformer, length: int, tokens: int | None = None) -> float:
+    """Forward FLOPs per token, attention, router and head counted, dispatch not.
+
+    tokens: of one call of the model, one sequence if not given; few routers' cost depends on it.
+    """
+    parts = flops_by_part(model, length, tokens or length)
     return sum(parts.values()) - parts["dispatch"]
 
 
 def account(experiment: Experiment) -> Account:
     """Counts everything for one experiment."""
     model, length = experiment.model, experiment.data.sequence_length
-    total, active = params_by_part(model), params_by_part(model, active=True)
+    tokens = experiment.tokens_per_call
+    total, active = params_by_part(model), params_by_part(model, tokens)
     learned = sum(total.values())
     return Account(
         params_total=learned,
         params_active=sum(active.values()),
         params_by_part=total,
-        flops_by_part=flops_by_part(model, length, experiment.tokens_per_call),
-        flops_per_token=flops_per_token(model, length),
+        flops_by_part=flops_by_part(model, length, tokens),
+        flops_per_token=flops_per_token(model, length, tokens),
         memory_bytes={
             "parameters": 4 * learned,
             "gradients": 4 * learned,
@@ -124,9 +136,11 @@ def _activation_bytes(experiment: Experiment) -> int:
     dense = 2 * D + (model.ffn.matrices + 1) * model.ffn.width
     per_token = model.num_layers * attention + (model.num_layers - sparse) * dense
     if model.moe is not None:
-        experts, K = model.moe.experts, model.moe.router.choices(model.moe.num_experts)
+        experts, shared = model.moe.experts, model.moe.shared
         routed = 2 * D + (experts.matrices + 1) * experts.width
-        per_token += sparse * (2 * D + K * routed)
+        per_token += sparse * 2 * D + sum(served(model, experiment.tokens_per_call)) * routed
+        if shared is not None:
+            per_token += sparse * (2 * D + (shared.ffn.matrices + 1) * shared.ffn.width)
     return round(experiment.tokens_per_call * (size * per_token + 2 * 4 * model.vocab_size))
 
 

@@ -68,9 +68,10 @@ class Evaluation:
         load_NE = self.load_YNE.sum(axis=0)
         desk_load = load.fractions(self.load_YNE)
         return {
-            "causal": model.moe.router.causal,
+            "causal": all(router.causal for router in model.routers),
+            "causal_in_training": all(router.causal_in_training for router in model.routers),
             "layers": list(model.moe_layers),
-            "num_experts": model.moe.num_experts,
+            "num_experts": model.moe.routed_experts,
             "load_entropy": load.load_entropy(load_NE).tolist(),
             "max_violation": load.max_violation(load_NE).tolist(),
             "drop_rate": (self.dropped_N / load_NE.sum(axis=-1)).tolist(),
@@ -83,12 +84,12 @@ class Evaluation:
 @functools.partial(jax.jit, static_argnums=0)
 def eval_step(model: Transformer, params: Params, batch: Any) -> tuple:
     """Per-window sums without router noise: nats_B, load_BNE and dropped_N (None when dense)."""
-    logits_BLV, aux = model.apply({"params": params}, batch.id_BL)
+    logits_BLV, reports = model.apply({"params": params}, batch.id_BL, None, batch.label_BL)
     nats_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, batch.target_BL)
-    if aux is None:
+    if reports is None:
         return nats_BL.sum(axis=1), None, None
-    load_BNE = jnp.moveaxis(aux.assigned_BLE.sum(axis=2), 0, 1)
-    return nats_BL.sum(axis=1), load_BNE, aux.counts.dropped_K.sum(axis=-1)
+    load_BNE = jnp.moveaxis(reports.assigned_NBLE.sum(axis=2), 0, 1)
+    return nats_BL.sum(axis=1), load_BNE, reports.dropped_N
 
 
 def evaluate(experiment: Experiment, params: Params, dataset: Any) -> Evaluation:

@@ -2,9 +2,10 @@
 
 import dataclasses
 
-from moe.data import Data
+from moe.data import LABELS, Data
 from moe.model import Transformer
 from moe.optimizer import Optimizer
+from moe.routing import Router
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +37,19 @@ class Train:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Everything that decides the numbers of a run; equal experiments give equal results."""
+    """Everything that decides the numbers of a run; equal experiments give equal results.
+
+    Attributes:
+      allow_noncausal: take routers that see later tokens at evaluation; the loss of a language
+        model is then too low, and the report says so.
+    """
 
     model: Transformer
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
     train: Train = Train()
     seed: int = 0
+    allow_noncausal: bool = False
 
     @property
     def tokens_per_call(self) -> int:
@@ -55,6 +62,22 @@ class Experiment:
         self.data.check("data", self.model.vocab_size)
         self.optimizer.check("optimizer")
         self.model.check("model", self.tokens_per_call)
+        for router in self.model.routers:
+            own = router == self.model.moe.router
+            self._check_router("model.moe.router" if own else "model.layout.router_there", router)
         if self.seed < 0:
             raise ValueError(f"seed={self.seed}: must be >= 0")
         return self
+
+    def _check_router(self, path: str, router: Router) -> None:
+        if not router.causal and not self.allow_noncausal:
+            raise ValueError(
+                f"{path}={type(router).__name__}: sees later tokens, so the loss of a language "
+                "model is too low; take a causal router or set allow_noncausal=true"
+            )
+        count = LABELS.get(self.data.label)
+        if router.needs_labels and count and router.labels != count:
+            raise ValueError(
+                f"{path}.labels={router.labels}: must be {count}, the number of labels with "
+                f"data.label={self.data.label}"
+            )

@@ -1,6 +1,6 @@
-"""The feed-forward experts: SwiGLU (arXiv 2002.05202) and the two-matrix ReLU network.
+"""The feed-forward experts, the experts that compute nothing, and the one that everybody reads.
 
-A dense feed-forward layer is the same object with E = 1.
+A dense feed-forward layer is an Experts object with E = 1.
 """
 
 import dataclasses
@@ -97,3 +97,93 @@ class ReLU(Experts):
         """Applies the experts; computes in the dtype of x."""
         w_in, w_out = (params[name].astype(x.dtype) for name in ("w_in_EDF", "w_out_EFD"))
         return product(jax.nn.relu(product(x, w_in)), w_out)
+
+
+@dataclasses.dataclass(frozen=True)
+class NullExperts:
+    """Experts that cost next to nothing (MoE++, arXiv 2410.07348, section 3.1).
+
+    They stand behind the feed-forward experts in the router's numbering, in the order of the
+    fields, so every router can send a token to them.
+
+    Attributes:
+      zero: experts whose output is 0: the choice is discarded.
+      copy: experts whose output is their input: the layer is skipped.
+      constant: experts with a learned vector v: output a_1 x + a_2 v, (a_1, a_2) = softmax(W x).
+    """
+
+    kind: ClassVar[str] = "null"
+    zero: int = 1
+    copy: int = 1
+    constant: int = 2
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return self.zero + self.copy + self.constant
+
+    def init(self, key: jax.Array, D: int) -> Params:
+        """Makes vector_ED and w_ED2 of the constant experts."""
+        keys, Z = jax.random.split(key), self.constant
+        return {
+            "vector_ED": jax.random.normal(keys[0], (Z, D)),
+            "w_ED2": jax.random.normal(keys[1], (Z, D, 2)) / D**0.5,
+        }
+
+    def __call__(self, params: Params, x_ECD: jax.Array) -> jax.Array:
+        """Applies null expert e to x_ECD[e]."""
+        skipped = self.zero + self.copy
+        x_ZCD = x_ECD[skipped:]
+        weights = params["w_ED2"].astype(x_ECD.dtype)
+        mix = jax.nn.softmax(jnp.einsum("ECD,EDM->ECM", x_ZCD, weights), axis=-1)
+        vector_ZCD = params["vector_ED"].astype(x_ECD.dtype)[:, None]
+        constant_ZCD = mix[..., :1] * x_ZCD + mix[..., 1:] * vector_ZCD
+        zero_ZCD = jnp.zeros_like(x_ECD[: self.zero])
+        return jnp.concatenate([zero_ZCD, x_ECD[self.zero : skipped], constant_ZCD])
+
+    def check(self, path: str) -> None:
+        """Raises ValueError for negative counts."""
+        for name in ("zero", "copy", "constant"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{path}.{name}={getattr(self, name)}: must be >= 0")
+        if not self.count:
+            raise ValueError(f"{path}: has no expert; set {path}=none for none")
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedExpert:
+    """A feed-forward network that every token reads beside its own (DeepSeekMoE, 2401.06066).
+
+    Several shared experts are one of their summed width. Its output is added with weight 1.
+
+    Attributes:
+      ffn: the network.
+    """
+
+    kind: ClassVar[str] = "shared"
+    ffn: Experts = SwiGLU()
+
+    def init(self, key: jax.Array, D: int) -> Params:
+        """Makes the weights of one expert."""
+        return self.ffn.init(key, 1, D)
+
+    def __call__(self, params: Params, x_BLD: jax.Array) -> jax.Array:
+        """Returns y_BLD."""
+        B, L, D = x_BLD.shape
+        return self.ffn(params, x_BLD.reshape(1, B * L, D)).reshape(B, L, D)
+
+
+@dataclasses.dataclass(frozen=True)
+class GatedSharedExpert(SharedExpert):
+    """The same, weighed by sigmoid(x w) (Qwen1.5-MoE)."""
+
+    def init(self, key, D):
+        """Makes the weights of one expert and w_D1."""
+        keys = jax.random.split(key)
+        gate = jax.random.normal(keys[0], (D, 1)) / D**0.5
+        return {"ffn": self.ffn.init(keys[1], 1, D), "w_D1": gate}
+
+    def __call__(self, params, x_BLD):
+        """Returns y_BLD."""
+        gate = jax.nn.sigmoid(x_BLD @ params["w_D1"].astype(x_BLD.dtype))
+        return gate * super().__call__(params["ffn"], x_BLD)

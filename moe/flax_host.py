@@ -19,17 +19,16 @@ class LinenMoE(linen.Module):
 
     @linen.compact
     def __call__(
-        self, x_BLD: jax.Array, id_BL: jax.Array, rng: jax.Array | None = None
+        self,
+        x_BLD: jax.Array,
+        id_BL: jax.Array,
+        rng: jax.Array | None = None,
+        label_BL: jax.Array | None = None,
     ) -> tuple[jax.Array, Aux]:
         """Returns (y_BLD, Aux); rng=None is evaluation."""
-        layer, D = self.layer, x_BLD.shape[-1]
-        params = {
-            "router": self.param(
-                "router", layer.router.init, D, layer.num_experts, self.vocab_size
-            ),
-            "experts": self.param("experts", layer.experts.init, layer.num_experts, D),
-        }
-        return self.layer(params, x_BLD, id_BL, rng)
+        makers = self.layer.initializers(x_BLD.shape[-1], self.vocab_size)
+        params = {name: self.param(name, make) for name, make in makers.items()}
+        return self.layer(params, x_BLD, id_BL, rng, label_BL)
 
 
 class RouterState(nnx.Variable):
@@ -47,9 +46,13 @@ class NnxMoE(nnx.Module):
         self.params = nnx.Param(params)
 
     def __call__(
-        self, x_BLD: jax.Array, id_BL: jax.Array, rng: jax.Array | None = None
+        self,
+        x_BLD: jax.Array,
+        id_BL: jax.Array,
+        rng: jax.Array | None = None,
+        label_BL: jax.Array | None = None,
     ) -> tuple[jax.Array, Aux]:
         """Returns (y_BLD, Aux); rng=None is evaluation."""
         params, state = self.params.get_value(), self.state.get_value()
         router = {**params["router"], **({"state": state} if state else {})}
-        return self.layer({**params, "router": router}, x_BLD, id_BL, rng)
+        return self.layer({**params, "router": router}, x_BLD, id_BL, rng, label_BL)

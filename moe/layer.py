@@ -1,16 +1,21 @@
 """The mixture-of-experts layer: route, dispatch, apply the experts, combine."""
 
 import dataclasses
+import math
+from typing import ClassVar
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from moe.dispatch.contract import Dispatch, Stats
+from moe.dispatch.contract import Dispatch, Stats, mix
 from moe.dispatch.ragged import Ragged
-from moe.experts import Experts, SwiGLU
+from moe.experts import Experts, NullExperts, SharedExpert, SwiGLU
+from moe.losses import Terms
 from moe.routers.top_k import TopK
-from moe.routing import Params, Router
+from moe.routing import Choices, Mix, Params, Plan, Router, Slots
+
+_BATCH_AXES = ("data", "fsdp", "expert")  # mesh axes over which a batch is split
 
 
 @flax.struct.dataclass
@@ -20,65 +25,132 @@ class Aux:
     Attributes:
       losses: name -> weighted scalar, to be added to the training loss.
       metrics: name -> scalar.
-      stats: name -> what `Router.update` needs, with a leading group axis where there are groups.
-      counts: the dispatcher's statistics, summed over groups (slots_used averaged).
+      sums: what the losses were made of, summed over the call, where their scope is the batch.
+      stats: name -> what `Router.update` needs, summed over the call.
+      counts: the dispatcher's statistics, summed over groups (slots_used averaged); load_E is
+        that of all experts, null experts included.
       assigned_BLE: how many of each token's choices each expert got (float32).
     """
 
-    losses: dict[str, jax.Array]
-    metrics: dict[str, jax.Array]
-    stats: dict[str, jax.Array]
+    losses: Terms
+    metrics: Terms
+    sums: Terms
+    stats: Terms
     counts: Stats
     assigned_BLE: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class MoE:
-    """E experts, a router that decides who, and a dispatcher that decides how.
+    """Experts, a router that decides who, and a dispatcher that decides how.
 
     Attributes:
-      num_experts: E.
-      router: chooses experts for tokens, or tokens for experts.
+      num_experts: feed-forward experts.
+      router: chooses experts for tokens, or tokens for experts; it also sees the null experts.
       dispatch: carries tokens to experts and back.
       experts: the networks.
+      shared: one more network that reads every token, or none.
+      null: experts that compute nothing, beside the others, or none.
     """
+
+    kind: ClassVar[str] = "layer"
 
     num_experts: int = 8
     router: Router = TopK()
     dispatch: Dispatch = Ragged()
     experts: Experts = SwiGLU()
+    shared: SharedExpert | None = None
+    null: NullExperts | None = None
+
+    @property
+    def routed_experts(self) -> int:
+        """E, what the router chooses from: feed-forward and null experts."""
+        return self.num_experts + (self.null.count if self.null else 0)
+
+    def initializers(self, D: int, V: int) -> dict:
+        """Name -> function from a key to the float32 parameters of that part."""
+        makers = {
+            "router": lambda key: self.router.init(key, D, self.routed_experts, V),
+            "experts": lambda key: self.experts.init(key, self.num_experts, D),
+        }
+        if self.shared is not None:
+            makers["shared"] = lambda key: self.shared.init(key, D)
+        if self.null is not None:
+            makers["null"] = lambda key: self.null.init(key, D)
+        return makers
 
     def init(self, key: jax.Array, D: int, V: int) -> Params:
-        """Makes {"router", "experts"} in float32; V is the vocabulary size."""
-        router_key, experts_key = jax.random.split(key)
-        return {
-            "router": self.router.init(router_key, D, self.num_experts, V),
-            "experts": self.experts.init(experts_key, self.num_experts, D),
-        }
+        """Makes all parameters; V is the vocabulary size."""
+        makers = self.initializers(D, V)
+        keys = jax.random.split(key, len(makers))
+        return {name: make(keys[i]) for i, (name, make) in enumerate(makers.items())}
 
     def __call__(
-        self, params: Params, x_BLD: jax.Array, id_BL: jax.Array, rng: jax.Array | None
+        self,
+        params: Params,
+        x_BLD: jax.Array,
+        id_BL: jax.Array,
+        rng: jax.Array | None,
+        label_BL: jax.Array | None = None,
     ) -> tuple[jax.Array, Aux]:
         """Returns (y_BLD, Aux); rng=None is evaluation."""
         B, L, D = x_BLD.shape
-        E, G = self.num_experts, self.dispatch.groups(B * L)
+        E, G = self.routed_experts, self.dispatch.groups(B * L)
         T = B * L // G
+        key_BL = self.router.keys(id_BL, label_BL)
 
         def route_group(x_TD, id_T, rng):
             routing = self.router(params["router"], x_TD, id_T, E, rng)
-            y_TD, counts = self.dispatch(routing.plan, x_TD, self.experts, params["experts"], E)
-            assigned_TE = routing.plan.assigned_TE(T, E)
-            return y_TD, Aux(routing.losses, routing.metrics, routing.stats, counts, assigned_TE)
+            y_TD, counts = self._serve(params, routing.plan, x_TD)
+            return y_TD, routing.replace(plan=routing.plan.assigned_TE(T, E)), counts
 
         if G == 1:
-            y_TD, aux = route_group(x_BLD.reshape(T, D), id_BL.reshape(T), rng)
-            aux = aux.replace(assigned_BLE=aux.assigned_BLE.reshape(B, L, E))
-            return y_TD.reshape(B, L, D), aux
-        rng_G = None if rng is None else jax.random.split(rng, G)
-        y_GTD, aux = jax.vmap(route_group, in_axes=(0, 0, None if rng is None else 0))(
-            x_BLD.reshape(G, T, D), id_BL.reshape(G, T), rng_G
+            y, routing, counts = route_group(x_BLD.reshape(T, D), key_BL.reshape(T), rng)
+            metrics, stats = routing.metrics, routing.stats
+        else:
+            rng_G = None if rng is None else jax.random.split(rng, G)
+            y, routing, counts_G = jax.vmap(route_group, (0, 0, None if rng is None else 0))(
+                x_BLD.reshape(G, T, D), key_BL.reshape(G, T), rng_G
+            )
+            metrics = jax.tree.map(lambda a: jnp.mean(a, axis=0), routing.metrics)
+            stats, counts = jax.tree.map(lambda a: jnp.sum(a, axis=0), (routing.stats, counts_G))
+            counts = counts.replace(slots_used=counts.slots_used / G)
+        assigned_BLE = routing.plan.reshape(B, L, E)
+        terms = jax.tree.map(lambda a: a.reshape(B * L, *a.shape[1 + (G > 1) :]), routing.terms)
+        losses, loss_metrics, sums = self._losses(terms, B, L, G)
+        y_BLD = y.reshape(B, L, D)
+        if self.shared is not None:
+            y_BLD = y_BLD + self.shared(params["shared"], x_BLD)
+        counts = counts.replace(load_E=assigned_BLE.sum(axis=(0, 1)))
+        return y_BLD, Aux(losses, {**loss_metrics, **metrics}, sums, stats, counts, assigned_BLE)
+
+    def _serve(self, params: Params, plan: Plan, x_TD: jax.Array) -> tuple[jax.Array, Stats]:
+        """Outputs of one group: the dispatcher's, and those of the null experts."""
+        E, own = self.routed_experts, self.num_experts
+        if self.null is None:
+            return self.dispatch(plan, x_TD, self.experts, params["experts"], E)
+        y_TD, counts = self.dispatch(
+            _without_null(plan, own), x_TD, self.experts, params["experts"], own
         )
-        return y_GTD.reshape(B, L, D), _sum_groups(aux, B, L, E)
+        T, D = x_TD.shape
+        if isinstance(plan, Mix):
+            rest = Mix(plan.dispatch_TEC[:, own:], plan.combine_TEC[:, own:])
+            return y_TD + mix(rest, x_TD, self.null, params["null"]), counts
+        y_ETD = self.null(params["null"], jnp.broadcast_to(x_TD, (E - own, T, D)))
+        weight_TE = plan.weight_TE(T, E)[:, own:].astype(x_TD.dtype)
+        return y_TD + jnp.einsum("TE,ETD->TD", weight_TE, y_ETD), counts
+
+    def _losses(self, terms: Terms, B: int, L: int, G: int) -> tuple[Terms, Terms, Terms]:
+        """Losses and metrics, averaged over pieces of their scope; sums if that is the batch."""
+        scope = self.router.losses.scope
+        pieces = {"sequence": B, "group": G, "device": _devices(B), "batch": 1}[scope]
+        tokens = B * L // pieces
+        sums = jax.tree.map(lambda a: a.reshape(pieces, tokens, *a.shape[1:]).sum(axis=1), terms)
+        if pieces == 1:
+            sums = jax.tree.map(lambda a: a[0], sums)
+            return *self.router.losses(sums, tokens), sums if scope == "batch" else {}
+        found = jax.vmap(lambda piece: self.router.losses(piece, tokens))(sums)
+        return *jax.tree.map(lambda a: jnp.mean(a, axis=0), found), {}
 
     def check(self, path: str, tokens: int) -> None:
         """Raises ValueError, one line that starts with `path`, for impossible fields."""
@@ -86,19 +158,25 @@ class MoE:
             raise ValueError(f"{path}.num_experts={self.num_experts}: must be >= 1")
         if self.experts.width < 1:
             raise ValueError(f"{path}.experts.width={self.experts.width}: must be >= 1")
-        self.router.check(f"{path}.router", self.num_experts)
+        if self.shared is not None and self.shared.ffn.width < 1:
+            raise ValueError(f"{path}.shared.ffn.width={self.shared.ffn.width}: must be >= 1")
+        if self.null is not None:
+            self.null.check(f"{path}.null")
+        self.router.check(f"{path}.router", self.routed_experts)
         self.dispatch.check(f"{path}.dispatch", tokens)
 
 
-def _sum_groups(aux: Aux, B: int, L: int, E: int) -> Aux:
-    """Averages losses and metrics over the leading group axis, adds counts up."""
-    mean, total = lambda a: jnp.mean(a, axis=0), lambda a: jnp.sum(a, axis=0)
-    return Aux(
-        losses=jax.tree.map(mean, aux.losses),
-        metrics=jax.tree.map(mean, aux.metrics),
-        stats=aux.stats,
-        counts=Stats(
-            total(aux.counts.load_E), total(aux.counts.dropped_K), mean(aux.counts.slots_used)
-        ),
-        assigned_BLE=aux.assigned_BLE.reshape(B, L, E),
-    )
+def _devices(B: int) -> int:
+    """Into how many parts the mesh in use splits a batch of B sequences."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    return math.gcd(B, math.prod(sizes.get(axis, 1) for axis in _BATCH_AXES))
+
+
+def _without_null(plan: Plan, E: int) -> Plan:
+    """The plan of the first E experts; choices of others are not made, or rather made elsewhere."""
+    if isinstance(plan, Choices):
+        own = plan.expert_TK < E
+        return Choices(jnp.where(own, plan.expert_TK, E), jnp.where(own, plan.gate_TK, 0))
+    if isinstance(plan, Slots):
+        return Slots(plan.token_EC[:E], plan.gate_EC[:E])
+    return Mix(plan.dispatch_TEC[:, :E], plan.combine_TEC[:, :E])

@@ -3,8 +3,10 @@
 Pre-norm blocks with RMSNorm (arXiv 1910.07467), scanned over depth.
 """
 
+import dataclasses
 from typing import Literal
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -13,7 +15,9 @@ from moe.attention import Attention
 from moe.experts import Experts, SwiGLU
 from moe.flax_host import LinenMoE
 from moe.layer import Aux, MoE
-from moe.routing import Params
+from moe.layout import Layout
+from moe.losses import Terms
+from moe.routing import Params, Router
 
 
 class DenseFFN(nn.Module):
@@ -40,7 +44,11 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BLD: jax.Array, id_BL: jax.Array, rng: jax.Array | None
+        self,
+        x_BLD: jax.Array,
+        id_BL: jax.Array,
+        label_BL: jax.Array | None,
+        rng: jax.Array | None,
     ) -> tuple[jax.Array, Aux | None]:
         """Returns x_BLD for the next block, and what an MoE layer reports."""
         D, dtype = x_BLD.shape[-1], x_BLD.dtype
@@ -50,7 +58,8 @@ class Block(nn.Module):
         normed_BLD = nn.RMSNorm(dtype=dtype, name="ffn_norm")(x_BLD)
         if self.moe is None:
             return x_BLD + DenseFFN(self.ffn, name="ffn")(normed_BLD), None
-        y_BLD, aux = LinenMoE(self.moe, self.vocab_size, name="moe")(normed_BLD, id_BL, rng)
+        host = LinenMoE(self.moe, self.vocab_size, name="moe")
+        y_BLD, aux = host(normed_BLD, id_BL, rng, label_BL)
         return x_BLD + y_BLD, aux
 
 
@@ -65,7 +74,11 @@ class Period(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BLD: jax.Array, id_BL: jax.Array, rng: jax.Array | None
+        self,
+        x_BLD: jax.Array,
+        id_BL: jax.Array,
+        label_BL: jax.Array | None,
+        rng: jax.Array | None,
     ) -> tuple[jax.Array, tuple[Aux, ...]]:
         """Returns x_BLD and the reports of the period's MoE layers."""
         rngs = [None] * len(self.moes) if rng is None else jax.random.split(rng, len(self.moes))
@@ -74,7 +87,7 @@ class Period(nn.Module):
             block = Block(
                 self.attention, self.ffn, moe, self.num_layers, self.vocab_size, name=f"block{p}"
             )
-            x_BLD, aux = block(x_BLD, id_BL, rngs[p])
+            x_BLD, aux = block(x_BLD, id_BL, label_BL, rngs[p])
             reports += [] if aux is None else [aux]
         return x_BLD, tuple(reports)
 
@@ -88,6 +101,7 @@ class Transformer(nn.Module):
       ffn: the feed-forward network of the dense layers.
       moe: the mixture-of-experts layer, or None for a dense model.
       moe_layers: which layers (from 0) hold it; () exactly when moe is None.
+      layout: gives some of them another router, or none for the same in all.
       tied_head: the output projection is the embedding, transposed.
       dtype: of activations and matrix products; parameters, norms, router and logits stay float32.
       remat: recompute each period in the backward pass, to save memory.
@@ -101,27 +115,42 @@ class Transformer(nn.Module):
     ffn: Experts = SwiGLU()
     moe: MoE | None = None
     moe_layers: tuple[int, ...] = ()
+    layout: Layout | None = None
     tied_head: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     unroll: int = 1
 
     @property
+    def routers(self) -> tuple[Router, ...]:
+        """The router of each MoE layer, in depth."""
+        count = len(self.moe_layers)
+        if self.layout is None:
+            return (self.moe.router,) * count if count else ()
+        return tuple(self.layout.router(n, count, self.moe.router) for n in range(count))
+
+    @property
     def moes(self) -> tuple[MoE | None, ...]:
         """The MoE layer (or None) at each place of the shortest pattern that fills the depth."""
-        N = self.num_layers
-        moes = [self.moe if n in self.moe_layers else None for n in range(N)]
+        N, own = self.num_layers, dict(zip(self.moe_layers, self.routers, strict=True))
+        moes = [
+            dataclasses.replace(self.moe, router=own[n]) if n in own else None for n in range(N)
+        ]
         return next(
             tuple(moes[:p]) for p in range(1, N + 1) if N % p == 0 and moes == moes[:p] * (N // p)
         )
 
     @nn.compact
     def __call__(
-        self, id_BL: jax.Array, rng: jax.Array | None = None
-    ) -> tuple[jax.Array, Aux | None]:
-        """Returns logits_BLV (float32) and Aux with a leading axis over MoE layers, or None.
+        self,
+        id_BL: jax.Array,
+        rng: jax.Array | None = None,
+        label_BL: jax.Array | None = None,
+    ) -> tuple[jax.Array, "Reports | None"]:
+        """Returns logits_BLV (float32) and what the MoE layers report, or None when dense.
 
-        rng=None is evaluation: no router noise, deterministic.
+        rng=None is evaluation: no router noise, deterministic. label_BL: a human label of every
+        token, for routers that read one.
         """
         V, D, moes = self.vocab_size, self.model_width, self.moes
         embedding_VD = self.param("embedding_VD", nn.initializers.normal(D**-0.5), (V, D))
@@ -131,12 +160,12 @@ class Transformer(nn.Module):
             nn.remat(Period, prevent_cse=False) if self.remat else Period,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast if rng is None else 0),
+            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast if rng is None else 0),
             length=scan_length,
             unroll=min(self.unroll, scan_length),
         )(self.attention, self.ffn, moes, self.num_layers, V, name="layers")
         rng_N = None if rng is None else jax.random.split(rng, scan_length)
-        x_BLD, reports = layers(x_BLD, id_BL, rng_N)
+        x_BLD, places = layers(x_BLD, id_BL, label_BL, rng_N)
         x_BLD = nn.RMSNorm(dtype=x_BLD.dtype, name="final_norm")(x_BLD)
         if self.tied_head:
             head_DV = embedding_VD.T
@@ -145,7 +174,7 @@ class Transformer(nn.Module):
         logits_BLV = jnp.einsum(
             "BLD,DV->BLV", x_BLD, head_DV.astype(x_BLD.dtype), preferred_element_type=jnp.float32
         )
-        return logits_BLV, _in_depth_order(reports)
+        return logits_BLV, _in_depth_order(places)
 
     def check(self, path: str, tokens: int) -> None:
         """Raises ValueError, one line with the dotted path, for impossible fields.
@@ -171,18 +200,48 @@ class Transformer(nn.Module):
             )
         if self.moe is not None:
             self.moe.check(f"{path}.moe", tokens)
+        if self.layout is not None:
+            if self.moe is None:
+                raise ValueError(f"{path}.layout: must be none when {path}.moe is none")
+            self.layout.check(f"{path}.layout", len(layers), self.moe.routed_experts)
 
 
-def _in_depth_order(reports: tuple[Aux, ...]) -> Aux | None:
-    """Joins the reports of each place in the period, stacked over periods, along depth."""
-    if not reports:
+@flax.struct.dataclass
+class Reports:
+    """What the N MoE layers of a model report, in depth; see `moe.layer.Aux`.
+
+    Attributes:
+      losses, metrics, sums, stats: those of each layer.
+      load_NE, dropped_N, slots_used_N: the dispatchers' counts; drops summed over choice ranks.
+      assigned_NBLE: assignments of each token.
+    """
+
+    losses: tuple[Terms, ...]
+    metrics: tuple[Terms, ...]
+    sums: tuple[Terms, ...]
+    stats: tuple[Terms, ...]
+    load_NE: jax.Array
+    dropped_N: jax.Array
+    slots_used_N: jax.Array
+    assigned_NBLE: jax.Array
+
+
+def _in_depth_order(places: tuple[Aux, ...]) -> Reports | None:
+    """Takes apart what the places of a period report, stacked over periods."""
+    if not places:
         return None
-
-    def join(*leaves):
-        stacked = jnp.stack(leaves, axis=1)
-        return stacked.reshape(-1, *stacked.shape[2:])
-
-    return jax.tree.map(join, *reports)
+    length = places[0].assigned_BLE.shape[0]
+    layers = [jax.tree.map(lambda a, i=i: a[i], aux) for i in range(length) for aux in places]
+    return Reports(
+        losses=tuple(aux.losses for aux in layers),
+        metrics=tuple(aux.metrics for aux in layers),
+        sums=tuple(aux.sums for aux in layers),
+        stats=tuple(aux.stats for aux in layers),
+        load_NE=jnp.stack([aux.counts.load_E for aux in layers]),
+        dropped_N=jnp.stack([aux.counts.dropped_K.sum() for aux in layers]),
+        slots_used_N=jnp.stack([aux.counts.slots_used for aux in layers]),
+        assigned_NBLE=jnp.stack([aux.assigned_BLE for aux in layers]),
+    )
 
 
 def map_routers(params: Params, function) -> Params:

@@ -14,9 +14,18 @@ import typing
 # The package whose import runs the register(...) lines of a kind; it must import nothing heavy.
 HOMES = {
     "router": "moe.routers",
+    "score": "moe.routers",
+    "noise": "moe.routers",
+    "rule": "moe.routers",
+    "key": "moe.routers",
     "table": "moe.routers",
+    "gate": "moe.routers",
+    "layout": "moe.routers",
     "dispatch": "moe.dispatch",
+    "layer": "moe",
     "experts": "moe",
+    "shared": "moe",
+    "null": "moe",
     "schedule": "moe",
     "study": "experiments",
     "size": "configs",
@@ -29,6 +38,7 @@ _SCALARS = {bool: "true or false", int: "an int", float: "a number", str: "a tex
 class _Entry:
     target: str
     summary: str
+    paper: str
 
 
 _ENTRIES: dict[str, dict[str, _Entry]] = {}
@@ -38,10 +48,11 @@ class MissingField(ValueError):
     """The tree has no field at this path: another arm of the same study may have it."""
 
 
-def register(kind: str, name: str, target: str, summary: str) -> None:
+def register(kind: str, name: str, target: str, summary: str, paper: str = "") -> None:
     """Names a class or an instance, "package.module:attribute", imported only when looked up.
 
-    Raises ValueError for an unknown kind, a malformed target and a name that is taken.
+    paper is an arXiv id or another short source. Raises ValueError for an unknown kind, a
+    malformed target and a name that is taken.
     """
     _known_kind(kind)
     if target.count(":") != 1:
@@ -49,7 +60,7 @@ def register(kind: str, name: str, target: str, summary: str) -> None:
     entries = _ENTRIES.setdefault(kind, {})
     if name in entries:
         raise ValueError(f"{kind}.{name}={target}: is taken by {entries[name].target}")
-    entries[name] = _Entry(target, summary)
+    entries[name] = _Entry(target, summary, paper)
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -62,6 +73,11 @@ def names(kind: str) -> tuple[str, ...]:
 def summary(kind: str, name: str) -> str:
     """The one-line summary given with the name."""
     return _entry(kind, name, f"{kind}={name}").summary
+
+
+def paper(kind: str, name: str) -> str:
+    """The source given with the name, or ""."""
+    return _entry(kind, name, f"{kind}={name}").paper
 
 
 def lookup(kind: str, name: str) -> object:

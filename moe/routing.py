@@ -4,6 +4,7 @@ Token choice follows GShard (arXiv 2006.16668), expert choice arXiv 2202.09368, 
 arXiv 2308.00951. A plan says nothing of how tokens travel: that is a dispatcher's work.
 """
 
+import dataclasses
 import math
 from typing import Any, ClassVar, Protocol
 
@@ -12,12 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moe.losses import NoLosses, Terms
+
 Params = Any  # a nested dict of arrays; the subtree under a key "state" is never differentiated
 
 
 @flax.struct.dataclass
 class Choices:
-    """Token choice: token t goes to expert_TK[t], its outputs weighted by gate_TK[t]."""
+    """Token choice: token t goes to expert_TK[t], its outputs weighted by gate_TK[t].
+
+    E, one more than the last expert, marks a choice that was not made; its gate is 0.
+    """
 
     expert_TK: jax.Array
     gate_TK: jax.Array
@@ -43,14 +49,15 @@ class Slots:
 
     def assigned_TE(self, T: int, E: int) -> jax.Array:
         """How many of its slots each expert gives each token (float32)."""
-        del E
-        return jax.nn.one_hot(self.token_EC, T).sum(axis=1).T
+        return self._scatter(jnp.ones(self.token_EC.shape), T, E)
 
     def weight_TE(self, T: int, E: int) -> jax.Array:
         """The weight of each expert's output in each token's output (float32)."""
-        del E
-        hot_ECT = jax.nn.one_hot(self.token_EC, T)
-        return jnp.einsum("ECT,EC->TE", hot_ECT, self.gate_EC.astype(jnp.float32))
+        return self._scatter(self.gate_EC.astype(jnp.float32), T, E)
+
+    def _scatter(self, value_EC: jax.Array, T: int, E: int) -> jax.Array:
+        expert_E1 = jnp.arange(E, dtype=jnp.int32)[:, None]
+        return jnp.zeros((T, E)).at[self.token_EC, expert_E1].add(value_EC, mode="drop")
 
 
 @flax.struct.dataclass
@@ -75,28 +82,52 @@ class Routing:
 
     Attributes:
       plan: Choices, Slots or Mix.
-      losses: name -> scalar, already weighted by the router; the trainer adds them up.
+      terms: name -> array with a leading axis T, what `Router.losses` needs; the layer adds the
+        terms up over the scope of the losses.
       metrics: name -> scalar to log, never differentiated.
-      stats: name -> array that `Router.update` needs beyond the load.
+      stats: name -> array that `Router.update` needs beyond the load, already summed over the
+        group; sums over groups, microbatches and devices.
     """
 
     plan: Plan
-    losses: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
+    terms: Terms = flax.struct.field(default_factory=dict)
     metrics: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
     stats: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Corpus:
+    """What a router may learn of the training text before step 0.
+
+    Attributes:
+      count_V: how often each token id stands in it.
+      token_S: the ids in the order of the text.
+    """
+
+    count_V: np.ndarray
+    token_S: np.ndarray
 
 
 class Router(Protocol):
     """Decides who reads which token; a frozen dataclass of hyper-parameters.
 
-    The four declarations are measured by tests/test_routers.py, not believed.
+    The declarations are measured by tests/test_routers.py, not believed.
+
+    Attributes:
+      losses: what becomes of `Routing.terms`: an object with a scope that takes the sums and the
+        number of tokens, and returns weighted losses and metrics (`moe.losses.Losses`).
     """
 
     kind: ClassVar[str] = "router"
-    causal: ClassVar[bool] = True  # a token's plan does not depend on later tokens
-    batch_invariant: ClassVar[bool] = True  # nor on any other token of the group
+    causal: ClassVar[bool] = True  # at evaluation, a token's plan does not depend on later tokens
+    causal_in_training: ClassVar[bool] = True  # nor in training
+    batch_invariant: ClassVar[bool] = True  # at evaluation, nor on other sequences of the batch
     needs_ids: ClassVar[bool] = False  # reads id_T
+    needs_labels: ClassVar[bool] = False  # reads labels, through `keys`
     learned: ClassVar[bool] = True  # has parameters that the loss moves
+    fixed_choices: ClassVar[bool] = True  # `choices` holds at every step, not only on average
+
+    losses: ClassVar[Any] = NoLosses()
 
     def init(self, key: jax.Array, D: int, E: int, V: int) -> Params:
         """Makes the parameters; V is the vocabulary size, for routers that read ids."""
@@ -105,22 +136,36 @@ class Router(Protocol):
     def __call__(
         self, params: Params, x_TD: jax.Array, id_T: jax.Array, E: int, rng: jax.Array | None
     ) -> Routing:
-        """Routes one group; rng=None is evaluation: no noise, deterministic."""
+        """Routes one group; rng=None is evaluation: no noise, deterministic.
+
+        id_T is what `keys` made of the batch: the tokens' ids, unless the router says otherwise.
+        """
         ...
 
-    def fit(self, params: Params, E: int, count_V: np.ndarray, seed: int) -> Params:
-        """Adapts to the training corpus' token counts, once before step 0, outside jit."""
-        del E, count_V, seed
+    def keys(self, id_BL: jax.Array, label_BL: jax.Array | None) -> jax.Array:
+        """The integer that a token is routed by, seen with its whole sequence; its id by default.
+
+        label_BL: a human label of every token (`data.label`), or None where there is none.
+        """
+        del label_BL
+        return id_BL
+
+    def fit(self, params: Params, E: int, corpus: Corpus, seed: int) -> Params:
+        """Adapts to the training corpus, once before step 0, outside jit."""
+        del E, corpus, seed
         return params
 
-    def update(self, params: Params, load_E: jax.Array) -> Params:
-        """Applies a rule that is no gradient, once per optimizer step, on the summed load."""
-        del load_E
+    def update(self, params: Params, load_E: jax.Array, stats: dict[str, jax.Array]) -> Params:
+        """Applies a rule that is no gradient, once per optimizer step.
+
+        load_E and stats are sums over all groups, microbatches and devices of the step.
+        """
+        del load_E, stats
         return params
 
-    def choices(self, E: int) -> float:
-        """Experts that serve one token, on average; costs are counted with it, tests measure it."""
-        del E
+    def choices(self, E: int, T: int) -> float:
+        """Experts that serve one of T tokens, on average: costs count it, tests measure it."""
+        del E, T
         return 1
 
     def check(self, path: str, num_experts: int) -> None:
@@ -128,9 +173,15 @@ class Router(Protocol):
         del path, num_experts
 
 
-def capacity(capacity_factor: float, T: int, K: int, E: int) -> int:
+def capacity(capacity_factor: float, T: int, K: float, E: int) -> int:
     """Slots per expert: ceil(capacity_factor * T * K / E), at most T (assignments counted)."""
     return min(T, math.ceil(capacity_factor * T * K / E - 1e-9))
+
+
+def check_capacity(path: str, capacity_factor: float) -> None:
+    """Raises ValueError unless the capacity factor is a number > 0."""
+    if not 0 < capacity_factor < float("inf"):
+        raise ValueError(f"{path}.capacity_factor={capacity_factor}: must be a number > 0")
 
 
 def check_choices(path: str, k: int, num_experts: int) -> None:

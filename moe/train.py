@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.struct
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,9 +17,10 @@ from moe import checkpoint
 from moe.analysis import load
 from moe.evaluate import Evaluation, evaluate
 from moe.experiment import Experiment
+from moe.gradients import Metrics, gradients, merge_state, split_state
 from moe.metrics import MetricsLog
 from moe.model import map_routers
-from moe.routing import Params
+from moe.routing import Corpus, Params
 
 
 @flax.struct.dataclass
@@ -32,91 +32,22 @@ class TrainState:
     opt_state: Any
 
 
-@flax.struct.dataclass
-class Metrics:
-    """What one step reports.
-
-    Attributes:
-      loss, nats: with and without the router losses, nats per token.
-      grad_norm: before clipping.
-      losses, metrics: name -> mean over MoE layers and microbatches.
-      load_NE, dropped_N: assignments per MoE layer, summed over the batch; None when dense.
-    """
-
-    loss: jax.Array
-    nats: jax.Array
-    grad_norm: jax.Array
-    losses: dict[str, jax.Array]
-    metrics: dict[str, jax.Array]
-    load_NE: jax.Array | None
-    dropped_N: jax.Array | None
-
-
-def split_state(params: Params) -> tuple[Params, Params]:
-    """Splits parameters into what gradients move and what lies under a key "state"."""
-    flat = flax.traverse_util.flatten_dict(params, keep_empty_nodes=True)
-    learned = {path: leaf for path, leaf in flat.items() if "state" not in path}
-    state = {path: leaf for path, leaf in flat.items() if "state" in path}
-    return tuple(map(flax.traverse_util.unflatten_dict, (learned, state)))
-
-
-def merge_state(learned: Params, state: Params) -> Params:
-    """Undoes `split_state`."""
-    flat = (flax.traverse_util.flatten_dict(p, keep_empty_nodes=True) for p in (learned, state))
-    return flax.traverse_util.unflatten_dict({**next(flat), **next(flat)})
-
-
-def init(experiment: Experiment, count_V: np.ndarray) -> TrainState:
-    """Makes the state before step 0; count_V are the training corpus' token counts."""
-    model, router = experiment.model, experiment.model.moe and experiment.model.moe.router
+def init(experiment: Experiment, corpus: Corpus) -> TrainState:
+    """Makes the state before step 0; routers may learn of the training corpus."""
+    model, seed = experiment.model, experiment.seed
     shape = (1, experiment.data.sequence_length)
-    key = jax.random.key(experiment.seed)
-    params = jax.jit(lambda key: model.init(key, jnp.zeros(shape, jnp.int32))["params"])(key)
-    if router:
-        E, seed = model.moe.num_experts, experiment.seed
-        params = map_routers(params, lambda p, n: router.fit(p, E, count_V, 1000 * seed + n))
+    ids = jnp.zeros(shape, jnp.int32)
+    params = jax.jit(lambda key: model.init(key, ids, None, ids)["params"])(jax.random.key(seed))
+    if model.moe is not None:
+        E = model.moe.routed_experts
+
+        def fit(params, n):
+            return model.routers[n].fit(params, E, corpus, 1000 * seed + n)
+
+        params = map_routers(params, fit)
     learned, _ = split_state(params)
     opt_state = experiment.optimizer.transformation(experiment.train.steps).init(learned)
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
-
-
-def loss_fn(
-    learned: Params, state: Params, experiment: Experiment, batch: Any, rng: jax.Array
-) -> tuple[jax.Array, Metrics]:
-    """Mean nats per token plus the router losses, averaged over MoE layers."""
-    params = merge_state(learned, state)
-    logits_BLV, aux = experiment.model.apply({"params": params}, batch.id_BL, rng)
-    nats_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, batch.target_BL)
-    nats = nats_BL.mean()
-    if aux is None:
-        return nats, Metrics(nats, nats, jnp.zeros(()), {}, {}, None, None)
-    losses, metrics = (jax.tree.map(jnp.mean, tree) for tree in (aux.losses, aux.metrics))
-    loss = nats + sum(losses.values())
-    dropped_N = aux.counts.dropped_K.sum(axis=-1)
-    return loss, Metrics(loss, nats, jnp.zeros(()), losses, metrics, aux.counts.load_E, dropped_N)
-
-
-def gradients(
-    experiment: Experiment, learned: Params, state: Params, batch: Any, rng: jax.Array
-) -> tuple[Params, Metrics]:
-    """Gradient of the batch, in `accumulate` parts in turn: mean loss, summed counts."""
-    A = experiment.train.accumulate
-    grad = jax.grad(loss_fn, has_aux=True)
-    if A == 1:
-        return grad(learned, state, experiment, batch, rng)
-    parts = jax.tree.map(lambda a: a.reshape(A, a.shape[0] // A, *a.shape[1:]), batch)
-
-    def add(total, part):
-        return jax.tree.map(jnp.add, total, grad(learned, state, experiment, *part)), None
-
-    part_rngs = jax.random.split(rng, A)
-    first = jax.tree.map(lambda a: a[0], (parts, part_rngs))
-    shapes = jax.eval_shape(lambda part: grad(learned, state, experiment, *part), first)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    (grads, metrics), _ = jax.lax.scan(add, zeros, (parts, part_rngs))
-    mean = functools.partial(jax.tree.map, lambda a: a / A)
-    counts = {"load_NE": metrics.load_NE, "dropped_N": metrics.dropped_N}
-    return mean(grads), mean(metrics).replace(**counts)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -129,9 +60,13 @@ def _train_step(
     transformation = experiment.optimizer.transformation(experiment.train.steps)
     updates, opt_state = transformation.update(grads, state.opt_state, learned)
     params = merge_state(optax.apply_updates(learned, updates), fixed)
-    moe = experiment.model.moe
-    if moe is not None:
-        params = map_routers(params, lambda p, n: moe.router.update(p, metrics.load_NE[n]))
+    routers = experiment.model.routers
+
+    def update(params, n):
+        return routers[n].update(params, metrics.load_NE[n], metrics.stats[n])
+
+    if routers:
+        params = map_routers(params, update)
     metrics = metrics.replace(grad_norm=optax.tree.norm(grads))
     return TrainState(state.step + 1, params, opt_state), metrics
 
@@ -171,7 +106,7 @@ def train(
     Raises FloatingPointError on a loss that is not finite; the last checkpoint is kept.
     """
     began, train = time.perf_counter(), experiment.train
-    state = init(experiment, dataset.count_V)
+    state = init(experiment, dataset.corpus)
     checkpoints = checkpoint.Checkpoints(directory / "checkpoints", experiment_text)
     restored = checkpoints.restore(checkpoint.abstract(state))
     if restored:

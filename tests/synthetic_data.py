@@ -3,6 +3,7 @@
 import numpy as np
 
 from moe.data.loader import Batch
+from moe.routing import Corpus
 
 
 class SyntheticDataset:
@@ -15,6 +16,8 @@ class SyntheticDataset:
         self.vocab_size, self.length, self.windows = vocab_size, length, windows
         self.byte_V = np.full(vocab_size, 2, np.int64)
         self.count_V = np.arange(vocab_size, 0, -1, dtype=np.int64) ** 2
+        token_S = np.random.default_rng(3).permutation(np.repeat(np.arange(vocab_size), 40))
+        self.corpus = Corpus(self.count_V, token_S)
 
     def _rows(self, generator, desk_B):
         B, V = len(desk_B), self.vocab_size
@@ -26,7 +29,7 @@ class SyntheticDataset:
             )
             id_BL[:, i + 1] = step % V
         label_BL = np.repeat(desk_B[:, None], self.length, axis=1).astype(np.int32)
-        return Batch(id_BL[:, :-1], id_BL[:, 1:], label_BL, label_BL)
+        return Batch(id_BL[:, :-1], id_BL[:, 1:], label_BL, label_BL, label_BL)
 
     def batch(self, seed, step, batch_size):
         generator = np.random.default_rng([seed, step])

@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -53,6 +54,10 @@ MISTAKES = {
     "one word too many": ("show a b", "show a b: must be 'show STUDY[/ARM]', has 2 words"),
     "two words too many": ("diff a b c d", "diff a b c d: must be 'diff A B', has 4 words"),
     "half a diff": ("diff a", "diff a: must be 'diff A B', has 1 word"),
+    "kind misspelt": (
+        "list ruoters",
+        "list ruoters: no such name; did you mean 'routers'? (valid: ",
+    ),
     "two patterns": ("list a b", "list a b: must be 'list [PATTERN]', has 2 words"),
     "pattern of nothing": ("list toppk", "list toppk: no such name; did you mean 'top_k'? (valid"),
     "unknown study": (
@@ -101,8 +106,8 @@ MISTAKES = {
         "model.moe.routr.k=1: no such field; did you mean 'router'? (valid: ",
     ),
     "unknown router": (
-        f"show {STUDY}/top2 --set model.moe.router=hsah",
-        "model.moe.router=hsah: no such router; did you mean 'hash_random'? (valid: ",
+        f"show {STUDY}/top2 --set model.moe.router=hash_radnom",
+        "model.moe.router=hash_radnom: no such router; did you mean 'hash_random'? (valid: ",
     ),
     "field of another arm": (
         f"show {STUDY}/dense --set model.moe.router.k=1",
@@ -186,8 +191,133 @@ MISTAKES = {
         f"diff {STUDY}/top1 {{tmp}}/broken",
         "{tmp}/broken/experiment.txt: is not the record of an experiment (",
     ),
-    "unknown benchmark": ("bench layer", "bench layer: no such benchmark (valid: step)"),
+    "unknown benchmark": ("bench layer", "bench layer: no such benchmark (valid: router, step)"),
+    "benchmark misspelt": (
+        "bench ruoter",
+        "bench ruoter: no such benchmark; did you mean 'router'?",
+    ),
+    "size of all routers": (
+        "bench router --size=tiny",
+        "--size: is no flag of bench router (valid: none)",
+    ),
     "benchmark of no size": ("bench step --size=x", "--size=x: no such size (valid: "),
+}
+
+# The same for the parts of a MoE layer: what is wrong, the fields set on top2, the line.
+WRONG_FIELDS = {
+    "fewer experts than k": (
+        "model.moe.router=olmoe model.moe.num_experts=4",
+        "model.moe.router.k=8: must be in [1, num_experts=4]",
+    ),
+    "a second second expert": (
+        "model.moe.router=gshard model.moe.router.k=3",
+        "model.moe.router.k=3: must be 2 for gshard",
+    ),
+    "groups that do not divide": (
+        "model.moe.router=deepseek_v2 model.moe.num_experts=12",
+        "model.moe.router.groups=8: must divide num_experts=12",
+    ),
+    "more groups kept than there are": (
+        "model.moe.router.groups=4 model.moe.router.groups_kept=5",
+        "model.moe.router.groups_kept=5: must be in [1, groups=4]",
+    ),
+    "no group kept": (
+        "model.moe.router.groups=4 model.moe.router.groups_kept=0",
+        "model.moe.router.groups_kept=0: must be in [1, groups=4]",
+    ),
+    "k beyond the groups kept": (
+        "model.moe.router.groups=8 model.moe.router.k=3",
+        "model.moe.router.k=3: 1 groups of 2 experts hold fewer",
+    ),
+    "experts that pick tokens": (
+        "model.moe.router=expert_choice",
+        "model.moe.router=ExpertChoice: sees later tokens, so the loss of a language model is too",
+    ),
+    "the next token as key": ("model.moe.router=hash_oracle", "model.moe.router=Hash: sees later "),
+    "a non-causal layer": (
+        "model.layout=first model.layout.router_there=soft",
+        "model.layout.router_there=Soft: sees later tokens",
+    ),
+    "table of tokens with another key": (
+        "model.moe.router=hash_clustered model.moe.router.key=previous",
+        "model.moe.router.table=ClusteredTable: groups token ids, so it needs key=token",
+    ),
+    "slots of a dispatcher below 0": (
+        "model.moe.dispatch=einsum model.moe.dispatch.capacity_factor=-1",
+        "model.moe.dispatch.capacity_factor=-1.0: must be > 0",
+    ),
+    "slots of a router below 0": (
+        "allow_noncausal=true model.moe.router=expert_choice model.moe.router.capacity_factor=-1",
+        "model.moe.router.capacity_factor=-1.0: must be a number > 0",
+    ),
+    "router misspelt": (
+        "model.moe.router=sinkhron",
+        "model.moe.router=sinkhron: no such router; did you mean 'sinkhorn'? (valid: base, ",
+    ),
+    "score misspelt": (
+        "model.moe.router.score=sigmiod",
+        "model.moe.router.score=sigmiod: no such score; did you mean 'sigmoid'? (valid: sigmoid, ",
+    ),
+    "noise misspelt": (
+        "model.moe.router.noise=gumble",
+        "model.moe.router.noise=gumble: no such noise; did you mean 'gumbel'? (valid: fixed, ",
+    ),
+    "key misspelt": (
+        "model.moe.router=hash_random model.moe.router.key=bigram",
+        "model.moe.router.key=bigram: no such key; did you mean 'ngram'? (valid: next, ngram, ",
+    ),
+    "label misspelt": (
+        "model.moe.router=supervised data.label=wrod",
+        "data.label=wrod: no such value; did you mean 'word'? (valid: class, desk, ",
+    ),
+    "loss weight at its old place": (
+        "model.moe.router.load_balance=0.1",
+        "model.moe.router.load_balance=0.1: no such field",
+    ),
+    "the softmax of one logit": (
+        "model.moe.router.order=choose_first model.moe.router.k=1",
+        "model.moe.router.order=choose_first: a softmax over k=1 logit is always 1 and gives the ",
+    ),
+    "load loss without noise": (
+        "model.moe.router.losses.load=0.1",
+        "model.moe.router.losses.load=0.1: needs noise with a deviation (valid: noise=fixed, ",
+    ),
+    "loss weight below 0": (
+        "model.moe.router.losses.load_balance=-0.1",
+        "model.moe.router.losses.load_balance=-0.1: must be a number >= 0",
+    ),
+    "guidance below 0": (
+        "model.moe.router=supervised model.moe.router.losses.guidance=-1",
+        "model.moe.router.losses.guidance=-1.0: must be a number >= 0",
+    ),
+    "more experts than a label has": (  # 8 // 5 = 1
+        "model.moe.router=labelled model.moe.num_experts=8 model.moe.router.k=2",
+        "model.moe.router.k=2: must be at most 1, the experts that each of 5 labels has of ",
+    ),
+    "a layout of more layers": (
+        "model.layout=first model.layout.layers=9",
+        "model.layout.layers=9: must be in [1, 2 MoE layers]",
+    ),
+    "a layout of no layers": (
+        "model.layout=last model.layout.layers=0",
+        "model.layout.layers=0: must be in [1, 2 MoE layers]",
+    ),
+    "a layout of impossible routers": (
+        "model.layout=first model.layout.router_there.k=99",
+        "model.layout.router_there.k=99: must be in [1, num_experts=16]",
+    ),
+    "a layout without MoE": (
+        "model.layout=first model.moe=none model.moe_layers=",
+        "model.layout: must be none when model.moe is none",
+    ),
+    "null experts of no kind": (
+        "model.moe.null=null model.moe.null.zero=0 model.moe.null.copy=0 model.moe.null.constant=0",
+        "model.moe.null: has no expert; set model.moe.null=none for none",
+    ),
+    "a shared network of no width": (
+        "model.moe.shared=ffn model.moe.shared.ffn.width=0",
+        "model.moe.shared.ffn.width=0: must be >= 1",
+    ),
 }
 
 
@@ -209,6 +339,14 @@ def test_every_mistake_is_one_line_and_exit_code_2(mistake, call, places):
     assert err.startswith(f"error: {line}") and err.count("\n") == 1 and err.endswith("\n")
     assert (code, out) == (2, "")
     assert not (places / "new").exists(), "a mistake leaves nothing behind"
+
+
+@pytest.mark.parametrize("wrong", WRONG_FIELDS)
+def test_every_wrong_field_is_one_line_and_exit_code_2(wrong, call):
+    fields, line = WRONG_FIELDS[wrong]
+    code, out, err = call("show", f"{STUDY}/top2", *(f"--set={field}" for field in fields.split()))
+    assert err.startswith(f"error: {line}") and err.count("\n") == 1 and err.endswith("\n")
+    assert (code, out) == (2, "")
 
 
 @pytest.mark.parametrize("mistake", ["unknown command", "unknown flag", "k too large"])
@@ -290,7 +428,9 @@ def test_help_names_every_command_and_flag(words, call):
     assert "examples:" in out and max(map(len, out.splitlines())) <= 100
 
 
-@pytest.mark.parametrize("words", [["--help"], ["list"], ["list", "hash"], ["show", "x"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["list"], ["list", "hash"], ["list", "dispatchers"], ["show", "x"]]
+)
 def test_answers_without_heavy_imports(words):
     code = (
         "import runpy, sys\n"
@@ -306,12 +446,12 @@ def test_answers_without_heavy_imports(words):
 def test_list_names_all_that_is_registered(call):
     code, out, _ = call("list")
     assert code == 0
+    assert set(commands.TITLES) == set(registry.HOMES) - {"study"}
+    blocks = {block.split("\n")[0]: block + "\n" for block in out.split("\n\n")}
     for kind in registry.HOMES:
         for name in registry.names(kind):
-            if kind == "size":
-                assert name in out
-            else:
-                assert f"\n  {name:<16} {registry.summary(kind, name)}\n" in out + "\n"
+            block = blocks[commands.TITLES.get(kind, "studies")]
+            assert f"\n  {name:<20} {registry.summary(kind, name)}\n" in block
     for arm, line in dict(registry.lookup("study", STUDY).arms).items():
         assert f"\n      {arm:<14} {line}\n" in out
 
@@ -321,6 +461,43 @@ def test_list_filters_by_part_of_a_name_or_pattern(call):
     assert "swiglu" in out and "switch" in out and "top_k" not in out and "studies" not in out
     _, out, _ = call("list", "top[12]")
     assert "top1" in out and "top2" in out and "dense_total" not in out and "routers" not in out
+
+
+def test_list_of_routers_says_what_each_declares(call):
+    code, out, err = call("list", "routers")
+    assert (code, err) == (0, "")
+    head, *lines = [re.split(r"\s{2,}", line) for line in out.splitlines()]
+    assert head == ["router", "one line", "paper", "causal", "learned", "needs"]
+    rows = {line[0]: line[1:] for line in lines}
+    assert tuple(rows) == registry.names("router")
+    assert rows["top_k"] == ["softmax, then the k best", "1701.06538", "yes", "yes", "nothing"]
+    assert rows["hash_balanced"][1:] == ["2106.04426", "yes", "no", "ids"]
+    assert rows["hash_oracle"][2] == rows["soft"][2] == rows["expert_choice"][2] == "no"
+    assert rows["sinkhorn"][2] == rows["base"][2] == "evaluation only"
+    assert rows["labelled"][3:] == ["yes", "labels"]
+
+
+@pytest.mark.parametrize("kind", commands.TITLES)
+def test_list_of_a_kind_takes_its_name_its_plural_and_its_title(kind, call):
+    _, out, _ = call("list", kind)
+    names = [line.split()[0] for line in out.splitlines()]
+    assert names == [kind, *registry.names(kind)]
+    assert call("list", commands.TITLES[kind]) == call("list", f"{kind}s") == (0, out, "")
+
+
+def test_list_of_a_kind_gives_papers_where_there_are_any(call):
+    assert call("list", "dispatchers")[1].splitlines()[0].split() == ["dispatch", "one", "line"]
+    rows = [re.split(r"\s{2,}", line) for line in call("list", "shared experts")[1].splitlines()]
+    assert rows[:2] == [
+        ["shared", "one line", "paper"],
+        ["ffn", registry.summary("shared", "ffn"), "2401.06066"],
+    ]
+
+
+def test_list_of_studies_has_nothing_else(call):
+    _, out, _ = call("list", "studies")
+    assert f"\n  {STUDY} " in out and "hash_balanced" in out and "routers" not in out
+    assert call("list", "study")[1] == out
 
 
 def test_show_prints_every_field_and_what_it_costs(call):
@@ -375,7 +552,7 @@ def handed_on(monkeypatch):
     parts = {
         "run": {"run": keep("run")},
         "report": {"report": keep("report", "the page"), "table": keep("table", "the table")},
-        "bench": {"step": keep("step")},
+        "bench": {"step": keep("step"), "router": keep("router")},
     }
     for name, functions in parts.items():
         module = types.SimpleNamespace(**functions)
@@ -415,6 +592,42 @@ def test_report_writes_and_prints_the_table(call, handed_on, tmp_path):
 def test_bench_hands_on_the_size(call, handed_on):
     assert call("bench", "step", "--size=tiny")[0] == 0
     assert handed_on == [("step", ("tiny",), {})]
+
+
+def test_bench_of_routers_takes_no_size(call, handed_on):
+    assert call("bench", "router")[0] == 0
+    assert handed_on == [("router", (), {})]
+
+
+def test_bench_of_routers_times_each_against_the_experts(capsys):
+    from experiments import bench
+
+    sizes = bench.Sizes(B=2, L=16, D=8, E=8, F=8, k=4, V=20)
+    names = ("top_k", "gshard", "dense", "hash_previous", "expert_choice", "supervised")
+    rows = bench.router(sizes, repeats=3, names=names)
+    assert tuple(row["router"] for row in rows) == names
+    # gshard insists on 2, dense takes all 8, expert choice has a capacity factor of 2 and no k.
+    assert [(row["k"], row["as_is"]) for row in rows] == [
+        (4, False), (2, True), (8, True), (4, False), (2, True), (4, False),
+    ]  # fmt: skip
+    assert [row["plan"] for row in rows] == ["Choices"] * 4 + ["Slots", "Choices"]
+    assert all(0 < row["low"] <= row["ratio"] <= row["high"] for row in rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "routing of 32 tokens, D=8, E=8: 3 repeats in turn"
+    assert lines[2].endswith("for 128 rows through SwiGLU, F=8")  # 32 tokens, 4 choices each
+    assert [line.split()[0] for line in lines[5:11]] == list(names)
+    assert lines[6].endswith("2 as it is") and lines[5].endswith(" 4")
+    assert lines[12] == "target: at most 10% for every token-choice router"
+
+
+def test_bench_of_routers_routes_by_key_and_fills_the_experts():
+    from experiments import bench
+
+    sizes = bench.Sizes(B=2, L=16, D=8, E=8, F=8, k=4, V=20)
+    assert bench._experts_call(sizes)().shape == (8, 16, 8)  # 2 * 16 * 4 rows in 8 groups
+    plan = bench._router_call(registry.lookup("router", "hash_previous"), sizes)()[0]
+    # The first tokens of both sequences, 0 and 16, have no token before them: one row of the table.
+    assert plan.expert_TK.shape == (32, 1) and plan.expert_TK[0] == plan.expert_TK[16]
 
 
 def test_flags_do_not_leak_between_calls(call):

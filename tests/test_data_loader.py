@@ -46,7 +46,7 @@ def test_a_batch_is_windows_with_the_next_token_as_target(dataset):
     for array in batch:
         assert array.shape == (4, L) and array.dtype == np.int32
     np.testing.assert_array_equal(batch.id_BL[:, 1:], batch.target_BL[:, :-1])
-    assert batch._fields == ("id_BL", "target_BL", "desk_BL", "class_BL")
+    assert batch._fields == ("id_BL", "target_BL", "desk_BL", "class_BL", "label_BL")
 
 
 def test_the_stream_equals_the_batches(dataset):

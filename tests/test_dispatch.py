@@ -46,6 +46,13 @@ def choices(K, skew):
     return Choices(expert_TK.astype(jnp.int32), gate_TK)
 
 
+def some_unmade():
+    """Two of three tokens make their second choice, one makes none."""
+    plan = choices(3, "zipf")
+    made = jnp.stack([jnp.arange(T) % 7 > 0, jnp.arange(T) % 3 > 0, jnp.arange(T) % 5 > 2], axis=1)
+    return Choices(jnp.where(made, plan.expert_TK, E), jnp.where(made, plan.gate_TK, 0))
+
+
 def slots():
     token_EC = jax.random.randint(jax.random.key(5), (E, C), 0, T).at[2, 3:].set(T)
     gate_EC = jax.random.uniform(jax.random.key(6), (E, C))
@@ -62,7 +69,7 @@ PLANS = {
     for skew in ("uniform", "zipf", "one takes all", "some empty")
     for K in (1, 3)
 }
-PLANS |= {"slots": (slots,), "mix": (mixture,)}
+PLANS |= {"some choices unmade": (some_unmade,), "slots": (slots,), "mix": (mixture,)}
 
 
 @pytest.mark.parametrize("plan", PLANS)

@@ -33,8 +33,57 @@ def test_counts_carry_no_gradient_and_no_load_is_no_nan():
     assert float(losses.load_balance(jnp.zeros(2), jnp.zeros(2), 1)) == 0
 
 
-def test_z_loss_sum():
+def formed(losses_, logits_TE, probability_TE, count_TE, **more):
+    terms = losses_.terms(*map(jnp.asarray, (logits_TE, probability_TE, count_TE)), **more)
+    return losses_(jax.tree.map(lambda a: a.sum(axis=0), terms), len(logits_TE))
+
+
+def test_z_loss():
     # logsumexp(ln 3, ln 5) = ln 8; logsumexp(0, 0) = ln 2.
-    logits_TE = jnp.array([[np.log(3.0), np.log(5.0)], [0, 0]])
-    want = np.log(8) ** 2 + np.log(2) ** 2
-    np.testing.assert_allclose(losses.z_loss_sum(logits_TE), want, rtol=1e-6)
+    logits_TE = np.array([[np.log(3.0), np.log(5.0)], [0, 0]], np.float32)
+    half = np.full((2, 2), 0.5, np.float32)
+    found, metrics = formed(losses.Losses(z_loss=0.1), logits_TE, half, half)
+    want = (np.log(8) ** 2 + np.log(2) ** 2) / 2
+    np.testing.assert_allclose(metrics["z_loss"], want, rtol=1e-6)
+    np.testing.assert_allclose(found["z_loss"], 0.1 * want, rtol=1e-6)
+
+
+def test_importance_and_load_are_squared_coefficients_of_variation():
+    # Sums 3 and 1 have mean 2 and variance 1: 1/4.
+    probability_TE = np.array([[0.7, 0.3], [0.8, 0.2], [0.9, 0.1], [0.6, 0.4]], np.float32)
+    selected_TE = np.array([[1, 0], [1, 0], [0.5, 0.5], [0.5, 0.5]], np.float32)
+    found, _ = formed(
+        losses.Losses(importance=2.0, load=0.5),
+        np.zeros((4, 2), np.float32),
+        probability_TE,
+        selected_TE,
+        selected_TE=jnp.asarray(selected_TE),
+    )
+    np.testing.assert_allclose(found["importance"], 2 * 1 / 4, rtol=1e-5)
+    np.testing.assert_allclose(found["load"], 0.5 * 1 / 4, rtol=1e-5)
+
+
+def test_orthogonality_by_hand():
+    # Columns (1, 0), (0, 2), (3, 3): cosines 0, 1/sqrt 2 twice; 4 of 9 entries off the diagonal.
+    w_DE = jnp.array([[1.0, 0, 3], [0, 2, 3]])
+    np.testing.assert_allclose(losses.overlap(w_DE), 0.5 * 4 / np.sqrt(2) / 9, rtol=1e-6)
+    one = np.ones((2, 3), np.float32) / 3
+    found, _ = formed(losses.Losses(orthogonality=3.0), one, one, one, w_DE=w_DE)
+    np.testing.assert_allclose(found["orthogonality"], 1.5 * 4 / np.sqrt(2) / 9, rtol=1e-6)
+
+
+def test_the_weight_of_the_balance_carries_no_gradient_and_multiplies():
+    half = np.full((2, 2), 0.5, np.float32)
+
+    def loss(weight):
+        found, _ = formed(losses.Losses(load_balance=0.3), half, half, half, weight=weight)
+        return found["load_balance"]
+
+    np.testing.assert_allclose(loss(jnp.float32(2)), 0.6, rtol=1e-6)  # balance is 1
+    assert float(jax.grad(loss)(jnp.float32(2))) == 0
+
+
+@pytest.mark.parametrize("name", ["load_balance", "z_loss", "importance", "load", "orthogonality"])
+def test_negative_weights_name_their_field(name):
+    with pytest.raises(ValueError, match=f"^r.losses.{name}=-1.0: must be a number >= 0$"):
+        losses.Losses(**{name: -1.0}).check("r.losses")

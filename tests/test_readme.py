@@ -7,21 +7,59 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import commands
+from experiments.request import resolve
 from moe import registry
 
 ROOT = pathlib.Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_table_is_the_registry():
-    rows = re.findall(r"^\| (\w+) \| `(\w+)` \| (.+) \|$", TEXT, re.MULTILINE)
-    kinds = ("router", "dispatch", "experts")
+def cited(paper):
+    """An arXiv id as a link; other sources as they are."""
+    is_id = re.fullmatch(r"\d{4}\.\d{5}", paper)
+    return f"[{paper}](https://arxiv.org/abs/{paper})" if is_id else paper
+
+
+def table(first):
+    """The rows of the README's table whose head starts with that cell, head and rule left out."""
+    found = re.search(rf"^\| {first} \|.*\n\|[-|]+\|\n((?:\|.*\n)*)", TEXT, re.MULTILINE)
+    return found[1].splitlines()
+
+
+def test_the_routers_are_the_registry():
     want = [
-        (kind, name, registry.summary(kind, name))
-        for kind in kinds
-        for name in registry.names(kind)
+        f"| `{name}` | {line} | {cited(paper)} | {' | '.join(facts)} |"
+        for name, line, paper, *facts in commands.router_rows()
     ]
-    assert rows == want, "\n".join(f"| {kind} | `{name}` | {text} |" for kind, name, text in want)
+    assert table("router") == want, "the table should be:\n" + "\n".join(want)
+
+
+def test_the_other_parts_are_the_registry():
+    want = []
+    for kind, title in commands.TITLES.items():
+        if kind not in ("router", "size"):
+            papers = [registry.paper(kind, name) for name in registry.names(kind)]
+            lines = [registry.summary(kind, name) for name in registry.names(kind)]
+            parts = [
+                f"`{name}` {line}" + f" ({cited(paper)})" * bool(paper)
+                for name, line, paper in zip(registry.names(kind), lines, papers, strict=True)
+            ]
+            want.append(f"| {title} | {'; '.join(parts)} |")
+    assert table("kind") == want, "the table should be:\n" + "\n".join(want)
+
+
+def test_every_set_in_the_text_is_accepted():
+    """By the arm that it is shown with, or by top2; `position` is only registered by the reader."""
+    commands_shown = re.findall(r"^    python -m experiments .*--set .*$", TEXT, re.M)
+    shown = [*commands_shown, *re.findall(r"`(--set [^`]+)`", TEXT)]
+    shown = [text for text in shown if "path=value" not in text and "router=position" not in text]
+    assert len(shown) >= 8
+    for text in shown:
+        arm = re.search(r"dense_topk_hash/(\w+)", text)
+        fields = re.findall(r"--set ([\w.]+=[\w.]+)", text)
+        assert len(fields) == text.count("--set"), text
+        resolve("dense_topk_hash", (arm[1] if arm else "top2",), "tiny", fields)
 
 
 def test_the_tree_and_links_exist():
@@ -41,7 +79,8 @@ def test_files_of_the_library_are_in_the_tree():
     tree = re.search(r"## Where things are\n\n(.*?)\n\n", TEXT, re.DOTALL)[1]
     for path in (ROOT / "moe").iterdir():
         if path.name not in ("__init__.py", "__pycache__"):
-            assert path.name in tree, path.name
+            named = rf"(?<![\w/]){re.escape(path.name)}(?![\w.])"  # layer.py is not in a_layer.py
+            assert re.search(named, tree), path.name
 
 
 def test_the_example_router_runs():

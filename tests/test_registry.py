@@ -67,13 +67,26 @@ def _own_names(monkeypatch):
     monkeypatch.setattr(registry, "_ENTRIES", {})
     monkeypatch.setitem(registry.HOMES, "router", "moe.registry")
     registry.register("router", "diesel", f"{__name__}:Diesel", "burns oil")
-    registry.register("router", "electric", f"{__name__}:Electric", "burns nothing")
+    registry.register("router", "electric", f"{__name__}:Electric", "burns nothing", "1701.06538")
     registry.register("router", "electric_big", f"{__name__}:BIG", "a preset")
 
 
 def test_names_keep_the_order_of_registration():
     assert registry.names("router") == ("diesel", "electric", "electric_big")
     assert registry.summary("router", "electric") == "burns nothing"
+
+
+def test_paper_is_what_was_given_or_nothing():
+    assert registry.paper("router", "electric") == "1701.06538"
+    assert registry.paper("router", "diesel") == ""
+
+
+def test_a_name_may_stand_in_two_kinds(monkeypatch):
+    monkeypatch.setitem(registry.HOMES, "gate", "moe.registry")
+    registry.register("gate", "diesel", f"{__name__}:Electric", "opens", "a paper")
+    assert registry.summary("gate", "diesel") == "opens"
+    assert registry.summary("router", "diesel") == "burns oil"
+    assert registry.paper("router", "diesel") == ""
 
 
 def test_lookup_calls_a_class_and_returns_a_preset_as_it_is():
@@ -102,11 +115,17 @@ def test_lookup_imports_only_what_is_looked_up():
         (
             lambda: registry.names("ruoter"),
             "kind=ruoter: no such kind; did you mean 'router'? "
-            "(valid: dispatch, experts, router, schedule, size, study, table)",
+            "(valid: dispatch, experts, gate, key, layer, layout, noise, null, router, rule, "
+            "schedule, score, shared, size, study, table)",
         ),
         (
             lambda: registry.lookup("router", "deisel"),
             "router=deisel: no such router; did you mean 'diesel'? "
+            "(valid: diesel, electric, electric_big)",
+        ),
+        (
+            lambda: registry.paper("router", "desel"),
+            "router=desel: no such router; did you mean 'diesel'? "
             "(valid: diesel, electric, electric_big)",
         ),
         (

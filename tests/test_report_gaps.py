@@ -213,6 +213,34 @@ def test_unequal_costs_and_rates_are_caveats(tmp_path, undrawn):
     assert "learning rate was not recorded" in " ".join(load(directory)["caveats"])
 
 
+@pytest.mark.parametrize(
+    ("declared", "line"),
+    [
+        ({"causal": True, "causal_in_training": True}, None),
+        ({"causal": True}, None),  # older results do not say what happens in training
+        ({}, None),
+        (
+            {"causal": True, "causal_in_training": False},
+            "top1 routes with knowledge of later tokens in training alone: its held-out loss is "
+            "that of a language model, its training loss is not.",
+        ),
+        (
+            {"causal": False, "causal_in_training": False},
+            "top1 routes with knowledge of later tokens (not causal): its loss is not that of a "
+            "language model.",
+        ),
+    ],
+)
+def test_routers_that_see_later_tokens_are_caveats(tmp_path, undrawn, declared, line):
+    directory = write_study(tmp_path, arms=("dense", "top1", "top2"))
+    for seed in (0, 1, 2):
+        path = directory / "top1" / f"seed{seed}" / "result.json"
+        edit(path, router=router_record("top1") | declared)
+    report(directory)
+    found = [text for text in load(directory)["caveats"] if "later tokens" in text]
+    assert found == ([] if line is None else [line])
+
+
 def test_a_directory_without_a_finished_run_is_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"study\.json: No such file") as error:
         report(tmp_path / "nowhere")

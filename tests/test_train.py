@@ -110,7 +110,7 @@ def test_another_experiment_in_the_folder_is_refused(finished):
 @pytest.mark.parametrize("router", [None, TopK(k=1), BALANCED], ids=["dense", "top1", "hash"])
 def test_training_learns_and_leaves_state_alone(router):
     run = experiment(router, steps=60)
-    state = train.init(run, DATASET.count_V)
+    state = train.init(run, DATASET.corpus)
     fixed = jax.tree.map(np.array, train.split_state(state.params)[1])
     losses = []
     for step in range(60):
@@ -123,41 +123,26 @@ def test_training_learns_and_leaves_state_alone(router):
 
 def test_every_learned_leaf_moves_in_one_step():
     run = experiment()
-    state = train.init(run, DATASET.count_V)
+    state = train.init(run, DATASET.corpus)
     before = jax.tree.map(np.array, state.params)
     after, _ = train.train_step(run, state, DATASET.batch(0, 0, 4))
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, after.params)
     assert all(jax.tree.leaves(moved)), moved
 
 
-def test_microbatches_add_up_to_the_batch():
-    # Without router losses, whose scope is the microbatch, the gradient is the batch's own.
-    router = TopK(k=2, load_balance=0.0, z_loss=0.0)
-    batch = jax.tree.map(jnp.asarray, DATASET.batch(0, 0, 4))
-    run = experiment(router)
-    learned, fixed = train.split_state(train.init(run, DATASET.count_V).params)
-    rng = jax.random.key(0)
-    gradients = jax.jit(train.gradients, static_argnums=0)
-    want, whole = gradients(run, learned, fixed, batch, rng)
-    got, parts = gradients(experiment(router, accumulate=2), learned, fixed, batch, rng)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), got, want)
-    np.testing.assert_allclose(parts.nats, whole.nats, rtol=1e-6)
-    np.testing.assert_array_equal(parts.load_NE, whole.load_NE)
-
-
 def test_seeds_share_a_compilation():
     run = experiment(steps=13)
-    state = train.init(run, DATASET.count_V)
+    state = train.init(run, DATASET.corpus)
     state, _ = train.train_step(run, state, DATASET.batch(0, 0, 4))
     before = train._train_step._cache_size()
     other = dataclasses.replace(run, seed=77)
-    train.train_step(other, train.init(other, DATASET.count_V), DATASET.batch(77, 0, 4))
+    train.train_step(other, train.init(other, DATASET.corpus), DATASET.batch(77, 0, 4))
     assert train._train_step._cache_size() == before
 
 
 def test_seeds_give_different_parameters_and_layers_different_tables():
     one, two = (
-        train.init(dataclasses.replace(experiment(BALANCED), seed=s), DATASET.count_V).params
+        train.init(dataclasses.replace(experiment(BALANCED), seed=s), DATASET.corpus).params
         for s in (0, 1)
     )
     assert np.any(one["embedding_VD"] != two["embedding_VD"])
@@ -177,7 +162,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 def test_evaluation_counts_each_window_once():
     # Five windows in batches of four: the last batch holds one window and three repeats.
     run = experiment()
-    params = train.init(run, DATASET.count_V).params
+    params = train.init(run, DATASET.corpus).params
     found = evaluate(run, params, DATASET)
     whole = evaluate(dataclasses.replace(run, train=Train(batch=5)), params, DATASET)
     np.testing.assert_allclose(found.nats_Y, whole.nats_Y, rtol=1e-5)

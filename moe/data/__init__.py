@@ -4,15 +4,28 @@ from dataclasses import dataclass
 from typing import Literal
 
 DESKS = ("drama", "scripture", "geography", "code", "languages")
+BANDS = 8
+WORD_CLASSES = ("end", "space", "mark", "number", "function", "capital", "word", "inside")
+# How many labels there are of each kind; finer classes are counted when the corpus is read.
+LABELS = {"desk": len(DESKS), "frequency": BANDS, "word": len(WORD_CLASSES)}
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a batch is made of; the vocabulary size is the model's."""
+    """What a batch is made of; the vocabulary size is the model's.
+
+    Attributes:
+      tokenizer: trained byte pairs, or the bytes themselves.
+      sequence_length: tokens of a window.
+      held_out_windows: of each desk.
+      label: what `Batch.label_BL` says of a token: its document's desk or finer class, its
+        frequency band, or its word class (`moe.data.labels`).
+    """
 
     tokenizer: Literal["bpe", "bytes"] = "bpe"
     sequence_length: int = 128
-    held_out_windows: int = 64  # of each desk
+    held_out_windows: int = 64
+    label: Literal["desk", "class", "frequency", "word"] = "desk"
 
     def check(self, path: str, vocab_size: int) -> None:
         """Raises ValueError, one line that starts with `path` or with model.vocab_size."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moe.data import Data, sources
+from moe.data import Data, labels, sources
 from moe.data.documents import Document
 from moe.data.tokens import Split, Tokens, prepare
 
@@ -15,12 +15,16 @@ AHEAD = 16  # batches
 
 
 class Batch(NamedTuple):
-    """Windows of text, int32. Labels are those of the input token's document."""
+    """Windows of text, int32; desk and class are those of the input token's document.
+
+    label_BL is the one of several labels that `data.label` chose for routers to read.
+    """
 
     id_BL: np.ndarray
     target_BL: np.ndarray  # the next token
     desk_BL: np.ndarray
     class_BL: np.ndarray
+    label_BL: np.ndarray
 
 
 def load(
@@ -62,6 +66,8 @@ class Dataset:
         self.vocab_size = tokens.tokenizer.vocab_size
         self.byte_V = tokens.tokenizer.byte_V
         self.count_V = np.bincount(tokens.train.id, minlength=self.vocab_size)
+        texts = [self.decode([i]) for i in range(self.vocab_size)] if data.label == "word" else []
+        self._label = data.label, labels.of_ids(data.label, self.count_V, texts)
         self._document = _document_of(tokens.train)
         self.windows = (len(tokens.train.id) - 1) // data.sequence_length
         if self.windows < 1:
@@ -72,6 +78,13 @@ class Dataset:
         self._batches = {}
         self._held_out = {desk: self._held_out_of(desk) for desk in self.desks}
         self.held_out_rows = {desk: len(b.id_BL) for desk, b in self._held_out.items()}
+
+    @property
+    def corpus(self):
+        """What routers may learn of the training text, a `moe.routing.Corpus`."""
+        from moe.routing import Corpus  # needs JAX, which reading data does not
+
+        return Corpus(self.count_V, self.tokens.train.id)
 
     def batch(self, seed: int, step: int, batch_size: int) -> Batch:
         """Batch number `step` of an endless run: the same for the same arguments, any order."""
@@ -117,7 +130,8 @@ class Dataset:
         return self._batches[seed, batch_size]
 
     def _gather(self, window_B: np.ndarray) -> Batch:
-        return _cut(self.tokens.train, self._document, window_B, self.data.sequence_length)
+        length = self.data.sequence_length
+        return _cut(self.tokens.train, self._document, window_B, length, self._label)
 
     def _held_out_of(self, desk: str) -> Batch:
         """Windows over the desk's held-out documents, joined like those of training."""
@@ -131,7 +145,8 @@ class Dataset:
             )
         count = min(total, self.data.held_out_windows)
         window_W = np.arange(count) * total // count
-        return _cut(of_desk, _document_of(of_desk), window_W, self.data.sequence_length)
+        length = self.data.sequence_length
+        return _cut(of_desk, _document_of(of_desk), window_W, length, self._label)
 
 
 def _document_of(split: Split) -> np.ndarray:
@@ -148,9 +163,20 @@ def _of_desk(split: Split, desk: int) -> Split:
     return Split(ids, split.tokens[chosen], split.bytes[chosen], *labels, keys)
 
 
-def _cut(split: Split, document: np.ndarray, window_B: np.ndarray, length: int) -> Batch:
+def _cut(
+    split: Split,
+    document: np.ndarray,
+    window_B: np.ndarray,
+    length: int,
+    label: tuple[str, np.ndarray | None],
+) -> Batch:
     """Windows of length + 1 tokens, window w from token w * length."""
     position = window_B[:, None] * length + np.arange(length + 1)
     token = split.id[position].astype(np.int32)
     owner = document[position[:, :-1]]
-    return Batch(token[:, :-1], token[:, 1:], split.desk[owner], split.label[owner])
+    id_BL, desk_BL, class_BL = token[:, :-1], split.desk[owner], split.label[owner]
+    name, label_V = label
+    label_BL = {"desk": desk_BL, "class": class_BL}.get(name)
+    if label_BL is None:
+        label_BL = label_V[id_BL]
+    return Batch(id_BL, token[:, 1:], desk_BL, class_BL, label_BL)

@@ -38,12 +38,13 @@ class Ragged(Dispatch):
         padding = jnp.zeros((blocks.padding, D), x_TD.dtype)
         x_RD = jnp.concatenate([take_rows(x_TD, order.token_R, order.row_TK), padding])
         y_RD = experts(params, x_RD, lambda x, w: blocked.grouped_product(blocks, x, w))
-        y_TD = combine_rows(y_RD, plan.gate_TK, order.token_R, order.rank_R, order.row_TK)
+        gate_TK = jnp.where(plan.expert_TK < E, plan.gate_TK, 0)  # rows of nobody hold anything
+        y_TD = combine_rows(y_RD, gate_TK, order.token_R, order.rank_R, order.row_TK)
         computed = blocks.count * rows
         stats = Stats(
             order.size_E.astype(jnp.float32),
             jnp.zeros(plan.gate_TK.shape[1]),
-            R / jnp.maximum(computed, 1),
+            order.size_E.sum() / jnp.maximum(computed, 1),
         )
         return y_TD, stats
 

@@ -1,10 +1,13 @@
-"""No router: every token reads every expert with equal weight, the k = E end of the scale."""
+"""No choice: every token reads every expert, the k = E end of the scale."""
 
 import dataclasses
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 
+from moe.losses import Losses, check_weight
+from moe.routers.top_k import product
 from moe.routing import Choices, Router, Routing
 
 
@@ -23,9 +26,52 @@ class Dense(Router):
         """Routes x_TD: expert_TK lists every expert, gate_TK is 1/E."""
         del params, id_T, rng
         T = x_TD.shape[0]
-        expert_TK = jnp.broadcast_to(jnp.arange(E, dtype=jnp.int32), (T, E))
-        return Routing(Choices(expert_TK, jnp.full((T, E), 1 / E, jnp.float32)))
+        return Routing(Choices(_everyone(T, E), jnp.full((T, E), 1 / E, jnp.float32)))
 
-    def choices(self, E):
+    def choices(self, E, T):
         """All of them."""
+        del T
         return E
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseSoftmax(Router):
+    """All E experts for every token, weighed by softmax(x w): Jacobs et al. (1991), eq. 1.
+
+    Attributes:
+      losses: auxiliary losses; none by default, since no expert can be left out.
+      init_scale: router weights start with standard deviation init_scale / sqrt(D).
+    """
+
+    losses: Losses = Losses(load_balance=0.0, z_loss=0.0)
+    init_scale: float = 1.0
+
+    def init(self, key, D, E, V):
+        """Makes w_DE in float32."""
+        del V
+        return {"w_DE": jax.random.normal(key, (D, E)) * (self.init_scale / D**0.5)}
+
+    def __call__(self, params, x_TD, id_T, E, rng):
+        """Routes x_TD; choice k is expert k."""
+        del id_T, rng
+        logits_TE = product(x_TD, params["w_DE"])
+        plan = Choices(_everyone(x_TD.shape[0], E), jax.nn.softmax(logits_TE))
+        terms = self.losses.terms(
+            logits_TE, plan.gate_TK, jnp.ones_like(logits_TE), None, params["w_DE"]
+        )
+        return Routing(plan, terms)
+
+    def choices(self, E, T):
+        """All of them."""
+        del T
+        return E
+
+    def check(self, path, num_experts):
+        """Raises ValueError for a negative loss weight."""
+        del num_experts
+        check_weight(path, "init_scale", self.init_scale)
+        self.losses.check(f"{path}.losses")
+
+
+def _everyone(T: int, E: int) -> jax.Array:
+    return jnp.broadcast_to(jnp.arange(E, dtype=jnp.int32), (T, E))

@@ -1,76 +1,272 @@
-"""Softmax top-k token choice (Shazeer et al. 2017, arXiv 1701.06538; Switch, arXiv 2101.03961)."""
+"""Top-k token choice (Shazeer et al. 2017, arXiv 1701.06538) and models that are settings of it.
+
+One product x w, one score, one choice. What systems do in different orders and with different
+constants are fields here; the router's arithmetic is float32 throughout.
+"""
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from moe import losses
-from moe.routing import Choices, Router, Routing, check_choices
+from moe.losses import Losses, check_weight
+from moe.routers.noise import FixedNoise, Gumbel, Jitter, LearnedNoise, Noise, NoNoise
+from moe.routers.scores import Score, Sigmoid, Softmax
+from moe.routing import Choices, Params, Router, Routing, check_choices
+
+
+@dataclasses.dataclass(frozen=True)
+class Logits:
+    """Router logits of T tokens: as they are, as noise moved them, and how wide the noise is."""
+
+    clean_TE: jax.Array
+    noisy_TE: jax.Array
+    deviation_TE: jax.Array | None
 
 
 @dataclasses.dataclass(frozen=True)
 class TopK(Router):
-    """Each token goes to the k experts of highest probability, p = softmax(x w).
+    """Each token goes to the k experts of highest score.
 
     Attributes:
       k: experts per token, in [1, num_experts].
+      score: softmax, sigmoid or sqrt_softplus of the logits x w.
+      order: score all experts and then choose, or choose k logits and then score those alone.
       renormalize: divide the k gates by their sum. Never done at k = 1, where the gate would be
         the constant 1 and the router would get no gradient.
-      load_balance: weight of the load-balance loss (1 at balance for every k).
-      z_loss: weight of the router z-loss (arXiv 2202.08906).
+      epsilon: added to that sum.
+      scale: factor of the gates, after renormalisation.
+      groups: experts are cut into so many groups of neighbours (DeepSeek-V2, arXiv 2405.04434).
+      groups_kept: groups that a token may choose from; all others are -inf.
+      group_score: what ranks groups: their best score, or the sum of their best two.
+      noise: at training only.
+      losses: auxiliary losses and their scope.
       init_scale: router weights start with standard deviation init_scale / sqrt(D).
     """
 
     k: int = 2
+    score: Score = Softmax()
+    order: Literal["score_first", "choose_first"] = "score_first"
     renormalize: bool = True
-    load_balance: float = 0.01
-    z_loss: float = 0.001
+    epsilon: float = 0.0
+    scale: float = 1.0
+    groups: int = 1
+    groups_kept: int = 1
+    group_score: Literal["max", "top2_sum"] = "max"
+    noise: Noise = NoNoise()
+    losses: Losses = Losses()
     init_scale: float = 1.0
 
     def init(self, key, D, E, V):
-        """Makes w_DE in float32."""
+        """Makes w_DE, and what noise and an adaptive loss weight need, in float32."""
         del V
-        return {"w_DE": jax.random.normal(key, (D, E)) * (self.init_scale / D**0.5)}
+        params = {"w_DE": jax.random.normal(key, (D, E)) * (self.init_scale / D**0.5)}
+        params |= self.noise.init(D, E)
+        if self.losses.adaptive is not None:
+            params["state"] = {"log_weight": jnp.zeros(())}
+        return params
+
+    def weights(self, params: Params, rng: jax.Array | None) -> jax.Array:
+        """The router matrix w_DE in use."""
+        del rng
+        return params["w_DE"]
+
+    def compare(self, params: Params, x_TD: jax.Array, rng: jax.Array | None) -> jax.Array:
+        """Logits of every token and expert: x w."""
+        return product(x_TD, self.weights(params, rng))
+
+    def logits(self, params: Params, x_TD: jax.Array, rng: jax.Array | None) -> Logits:
+        """Logits with and without noise; without any when rng is None."""
+        x_TD = x_TD.astype(jnp.float32)
+        if rng is None:
+            clean_TE = self.compare(params, x_TD, None)
+            return Logits(clean_TE, clean_TE, None)
+        input_rng, logits_rng = jax.random.split(rng)
+        x_TD = self.noise.perturb_input(x_TD, input_rng)
+        clean_TE = self.compare(params, x_TD, rng)
+        deviation_TE = self.noise.deviation(params, x_TD, clean_TE.shape[1])
+        noisy_TE = self.noise.perturb_logits(clean_TE, deviation_TE, logits_rng)
+        return Logits(clean_TE, noisy_TE, deviation_TE)
+
+    def preference(self, params: Params, score_TE: jax.Array) -> jax.Array:
+        """What experts are chosen by: the scores, unless a rule shifts them."""
+        del params
+        return score_TE
+
+    def assign(
+        self, params: Params, logits: Logits, id_T: jax.Array, rng: jax.Array | None
+    ) -> jax.Array:
+        """The experts (expert_TK) of each token; ties go to the lowest index."""
+        del id_T, rng
+        return choose(self.in_groups(self.preference(params, self.score(logits.noisy_TE))), self.k)
 
     def __call__(self, params, x_TD, id_T, E, rng):
-        """Routes x_TD; ties go to the lowest expert index."""
-        del id_T, rng
-        T = x_TD.shape[0]
-        logits_TE = jnp.einsum(
-            "TD,DE->TE", x_TD.astype(jnp.float32), params["w_DE"], precision="highest"
-        )
-        probability_TE = jax.nn.softmax(logits_TE)
-        gate_TK, expert_TK = jax.lax.top_k(probability_TE, self.k)
-        if self.renormalize and self.k > 1:
-            gate_TK = gate_TK / gate_TK.sum(axis=1, keepdims=True)
-        plan = Choices(expert_TK.astype(jnp.int32), gate_TK)
-        balance = losses.load_balance(
-            plan.assigned_TE(T, E).sum(axis=0), probability_TE.sum(axis=0), T
-        )
-        z = losses.z_loss_sum(logits_TE) / T
-        return Routing(
-            plan,
-            losses={"load_balance": self.load_balance * balance, "z_loss": self.z_loss * z},
-            metrics={
-                "load_balance": balance,
-                "z_loss": z,
-                "confidence": probability_TE.max(axis=1).mean(),
-            },
-        )
-
-    def choices(self, E):
-        """k."""
+        """Routes x_TD."""
         del E
+        logits = self.logits(params, x_TD, rng)
+        expert_TK = self.assign(params, logits, id_T, rng)
+        weigh_TE = logits.noisy_TE if self.noise.weighs else logits.clean_TE
+        plan = Choices(expert_TK, self.gates(weigh_TE, expert_TK))
+        probability_TE = self.score.probability(self.score(logits.clean_TE))
+        terms = self.losses.terms(
+            logits.clean_TE,
+            probability_TE,
+            self.counted(params, probability_TE, plan),
+            chance(logits, self.k) if self.losses.load else None,
+            self.weights(params, rng),
+            self.loss_weight(params),
+        )
+        return Routing(plan, terms, {"confidence": probability_TE.max(axis=1).mean()})
+
+    def in_groups(self, preference_TE: jax.Array) -> jax.Array:
+        """Sets the experts of all groups but the best `groups_kept` to -inf."""
+        if self.groups == self.groups_kept:
+            return preference_TE
+        T, E = preference_TE.shape
+        grouped = preference_TE.reshape(T, self.groups, E // self.groups)
+        if self.group_score == "max":
+            rank = grouped.max(axis=-1)
+        else:
+            rank = jax.lax.top_k(grouped, 2)[0].sum(axis=-1)
+        kept = jax.nn.one_hot(choose(rank, self.groups_kept), self.groups, dtype=bool).any(axis=1)
+        return jnp.where(kept[:, :, None], grouped, -jnp.inf).reshape(T, E)
+
+    def gates(self, logits_TE: jax.Array, expert_TK: jax.Array) -> jax.Array:
+        """gate_TK of the chosen experts from their logits."""
+        if self.order == "choose_first":
+            gate_TK = self.score(take(logits_TE, expert_TK))
+        else:
+            gate_TK = take(self.score(logits_TE), expert_TK)
+        if self.renormalize and self.k > 1:
+            gate_TK = gate_TK / (gate_TK.sum(axis=1, keepdims=True) + self.epsilon)
+        return gate_TK * self.scale
+
+    def counted(self, params: Params, probability_TE: jax.Array, plan: Choices) -> jax.Array:
+        """The assignments that the load-balance loss counts."""
+        del params
+        return plan.assigned_TE(*probability_TE.shape)
+
+    def loss_weight(self, params: Params) -> jax.Array | float:
+        """Factor of the load-balance loss."""
+        if self.losses.adaptive is None:
+            return 1.0
+        return jnp.exp(params["state"]["log_weight"])
+
+    def update(self, params, load_E, stats):
+        """Moves the adaptive loss weight, if there is one."""
+        del stats
+        if self.losses.adaptive is None:
+            return params
+        log_weight = self.losses.adaptive.update(params["state"]["log_weight"], load_E)
+        return {**params, "state": {**params["state"], "log_weight": log_weight}}
+
+    def choices(self, E, T):
+        """k."""
+        del E, T
         return self.k
 
     def check(self, path, num_experts):
-        """Raises ValueError unless 1 <= k <= num_experts and the weights are not negative."""
+        """Raises ValueError for impossible k, groups, orders and weights."""
         check_choices(path, self.k, num_experts)
-        for name in ("load_balance", "z_loss", "init_scale"):
-            value = getattr(self, name)
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{path}.{name}={value}: must be a number >= 0")
+        self.losses.check(f"{path}.losses")
+        for name in ("init_scale", "epsilon", "scale"):
+            check_weight(path, name, getattr(self, name))
+        if self.order == "choose_first" and self.k == 1 and isinstance(self.score, Softmax):
+            raise ValueError(
+                f"{path}.order=choose_first: a softmax over k=1 logit is always 1 and gives the "
+                "router no gradient; take score_first"
+            )
+        self.noise.check(f"{path}.noise")
+        if self.losses.load and not self.noise.gaussian:
+            raise ValueError(
+                f"{path}.losses.load={self.losses.load}: needs noise with a deviation "
+                "(valid: noise=fixed, noise=learned)"
+            )
+        self._check_groups(path, num_experts)
+
+    def _check_groups(self, path: str, num_experts: int) -> None:
+        if self.groups < 1 or num_experts % self.groups:
+            raise ValueError(f"{path}.groups={self.groups}: must divide num_experts={num_experts}")
+        if not 1 <= self.groups_kept <= self.groups:
+            raise ValueError(
+                f"{path}.groups_kept={self.groups_kept}: must be in [1, groups={self.groups}]"
+            )
+        size = num_experts // self.groups
+        if self.k > self.groups_kept * size:
+            raise ValueError(
+                f"{path}.k={self.k}: {self.groups_kept} groups of {size} experts hold fewer"
+            )
+        if self.group_score == "top2_sum" and self.groups > self.groups_kept and size < 2:
+            raise ValueError(f"{path}.group_score=top2_sum: groups of {size} expert have no two")
 
 
-SWITCH = TopK(k=1, renormalize=False, load_balance=0.01, z_loss=0.0)
+def product(x_TD: jax.Array, w_DE: jax.Array) -> jax.Array:
+    """x w in float32 at the highest precision that the device has."""
+    return jnp.einsum("TD,DE->TE", x_TD.astype(jnp.float32), w_DE, precision="highest")
+
+
+def choose(preference_TE: jax.Array, k: int) -> jax.Array:
+    """Indices (int32) of the k largest of each row, ties to the lowest; carries no gradient."""
+    return largest(jax.lax.stop_gradient(preference_TE), k)[1].astype(jnp.int32)
+
+
+def largest(value_TE: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The k largest of each row and their places, ties to the lowest place.
+
+    The barrier keeps XLA:CPU from turning a slice of the result into a full sort.
+    """
+    return jax.lax.optimization_barrier(jax.lax.top_k(value_TE, k))
+
+
+def take(value_TE: jax.Array, expert_TK: jax.Array) -> jax.Array:
+    """value_TK[t, k] = value_TE[t, expert_TK[t, k]]."""
+    return jnp.take_along_axis(value_TE, expert_TK, axis=1)
+
+
+def chance(logits: Logits, k: int) -> jax.Array:
+    """P(expert e is among the k | the noise of all others): Shazeer et al. eq. 8-9.
+
+    Differs from V-MoE (2106.05974), which compares with the k-th logit also for chosen experts.
+    """
+    E = logits.clean_TE.shape[1]
+    top_TK = largest(logits.noisy_TE, min(k + 1, E))[0]
+    if k == E:
+        return jnp.ones_like(logits.clean_TE)
+    chosen = logits.noisy_TE > top_TK[:, k:]
+    threshold_TE = jnp.where(chosen, top_TK[:, k:], top_TK[:, k - 1 : k])
+    deviation_TE = 1.0 if logits.deviation_TE is None else logits.deviation_TE
+    return jax.scipy.stats.norm.cdf((logits.clean_TE - threshold_TE) / deviation_TE)
+
+
+# Coefficients are those of the papers or released configurations in our convention: 1 at balance,
+# averaged over layers. Where a system adds layers up, its loss is that many times as strong; see
+# docs/conventions.md and `moe.conventions.load_balance_weight`.
+def _only(**weights) -> Losses:
+    return dataclasses.replace(Losses(load_balance=0.0, z_loss=0.0), **weights)
+
+
+SWITCH = TopK(
+    k=1,
+    renormalize=False,
+    noise=Jitter(0.01),
+    losses=_only(load_balance=0.01),
+    init_scale=0.1**0.5,
+)
+NOISY = TopK(
+    k=4, noise=LearnedNoise(), order="choose_first", losses=_only(importance=0.1, load=0.1)
+)
+V_MOE = TopK(k=2, renormalize=False, noise=FixedNoise(), losses=_only(importance=0.005, load=0.005))
+SAMPLED = TopK(k=1, noise=Gumbel())
+MIXTRAL = TopK(k=2, losses=_only(load_balance=0.04))
+OLMOE = TopK(k=8, renormalize=False, losses=_only(load_balance=0.01, z_loss=0.001))
+QWEN3 = TopK(k=8, renormalize=True, losses=_only(load_balance=0.008))
+DEEPSEEK_V2 = TopK(
+    k=6,
+    renormalize=False,
+    scale=16.0,
+    groups=8,
+    groups_kept=3,
+    losses=_only(load_balance=0.003, scope="sequence"),
+)
+SIGMOID = TopK(k=2, score=Sigmoid(), epsilon=1e-20)

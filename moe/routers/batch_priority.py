@@ -1,0 +1,64 @@
+"""Batch prioritised routing: the surest tokens are served first (V-MoE, arXiv 2106.05974).
+
+The choice is top-k's; who is dropped when slots run out is decided by priority instead of place,
+so a token's fate depends on all tokens of its group.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from moe.routers.top_k import TopK
+from moe.routing import Choices, Slots, capacity, check_capacity
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchPriority(TopK):
+    """Top-k whose slots go to tokens by falling largest score, first choices before second.
+
+    Attributes:
+      capacity_factor: slots per expert over assignments per expert at perfect balance.
+    """
+
+    capacity_factor: float = 1.0
+
+    causal: ClassVar[bool] = False
+    causal_in_training: ClassVar[bool] = False
+    batch_invariant: ClassVar[bool] = False
+    fixed_choices: ClassVar[bool] = False
+
+    def __call__(self, params, x_TD, id_T, E, rng):
+        """Routes x_TD into Slots; what finds no slot is dropped here."""
+        routing = super().__call__(params, x_TD, id_T, E, rng)
+        plan = routing.plan
+        priority_T = jax.lax.stop_gradient(plan.gate_TK.max(axis=1))
+        order_T = jnp.argsort(-priority_T, stable=True).astype(jnp.int32)
+        C = capacity(self.capacity_factor, x_TD.shape[0], self.k, E)
+        slots = fill(plan, order_T, E, C)
+        kept = jnp.sum(slots.token_EC < x_TD.shape[0]) / plan.expert_TK.size
+        return routing.replace(plan=slots, metrics={**routing.metrics, "kept": kept})
+
+    def choices(self, E, T):
+        """At most k, and as many as there are slots for."""
+        del E, T
+        return self.k * min(1.0, self.capacity_factor)
+
+    def check(self, path, num_experts):
+        """Raises ValueError unless 0 < capacity_factor, beside what top_k checks."""
+        super().check(path, num_experts)
+        check_capacity(path, self.capacity_factor)
+
+
+def fill(plan: Choices, order_T: jax.Array, E: int, C: int) -> Slots:
+    """Gives the C slots of each expert to first choices in the given order, then to second ones."""
+    T, K = plan.expert_TK.shape
+    expert_KT = plan.expert_TK[order_T].T
+    hot = jax.nn.one_hot(expert_KT.reshape(K * T), E, dtype=jnp.int32)
+    slot_KT = jnp.sum((jnp.cumsum(hot, axis=0) - 1) * hot, axis=1).reshape(K, T)
+    token_KT = jnp.broadcast_to(order_T[None], (K, T))
+    where = (expert_KT, jnp.where(slot_KT < C, slot_KT, C))  # C is out of bounds: dropped
+    token_EC = jnp.full((E, C), T, jnp.int32).at[where].set(token_KT, mode="drop")
+    gate_EC = jnp.zeros((E, C)).at[where].set(plan.gate_TK[order_T].T, mode="drop")
+    return Slots(token_EC, gate_EC)

@@ -1,0 +1,59 @@
+"""Cosine routing in a low dimension with a learned temperature (X-MoE, arXiv 2204.09179)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from moe.routers.top_k import TopK, product
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine(TopK):
+    """Logits are cos(W x, e_i) / temperature; everything else is top-k's.
+
+    Attributes:
+      width: dimension in which tokens and experts are compared; 0 is half the experts, at least 4.
+      temperature: at step 0; learned as a logarithm, never below 0.01.
+    """
+
+    width: int = 0
+    temperature: float = 0.3
+
+    def init(self, key, D, E, V):
+        """Makes w_DA, w_AE and log_temperature."""
+        params = super().init(key, D, E, V)
+        width = self.width or max(4, E // 2)
+        keys = jax.random.split(key)
+        del params["w_DE"]
+        return {
+            **params,
+            "w_DA": jax.random.normal(keys[0], (D, width)) / D**0.5,
+            "w_AE": jax.random.normal(keys[1], (width, E)) / width**0.5,
+            "log_temperature": jnp.log(jnp.float32(self.temperature)),
+        }
+
+    def weights(self, params, rng):
+        """The experts' directions w_AE."""
+        del rng
+        return params["w_AE"]
+
+    def compare(self, params, x_TD, rng):
+        """The cosines over the temperature."""
+        low_TA = product(x_TD, params["w_DA"])
+        temperature = jnp.exp(jnp.maximum(params["log_temperature"], jnp.log(0.01)))
+        cos_TE = product(_unit(low_TA, 1), _unit(self.weights(params, rng), 0))
+        return cos_TE / temperature
+
+    def check(self, path, num_experts):
+        """Raises ValueError for a negative width or temperature, beside what top_k checks."""
+        super().check(path, num_experts)
+        if self.width < 0:
+            raise ValueError(f"{path}.width={self.width}: must be >= 0 (0 is half the experts)")
+        if not 0.01 <= self.temperature < float("inf"):
+            raise ValueError(f"{path}.temperature={self.temperature}: must be a number >= 0.01")
+
+
+def _unit(vector: jax.Array, axis: int) -> jax.Array:
+    square = jnp.sum(jnp.square(vector), axis=axis, keepdims=True)
+    return vector * jax.lax.rsqrt(jnp.maximum(square, 1e-12))

@@ -1,0 +1,64 @@
+"""Expert choice: experts pick tokens (Zhou et al. 2022, arXiv 2202.09368).
+
+Loads are equal by construction, and a token may get many experts or none. Whether a token is
+picked depends on the other tokens of its group, later ones too: no causal language model.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from moe.losses import Losses, check_weight
+from moe.routers.top_k import product
+from moe.routing import Router, Routing, Slots, capacity, check_capacity
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpertChoice(Router):
+    """Every expert takes its C best tokens by probability, C = ceil(capacity_factor * T / E).
+
+    Attributes:
+      capacity_factor: experts per token on average, the paper's c.
+      losses: the z-loss; balance needs none.
+      init_scale: router weights start with standard deviation init_scale / sqrt(D).
+    """
+
+    capacity_factor: float = 2.0
+    losses: Losses = Losses(load_balance=0.0, z_loss=0.001)
+    init_scale: float = 1.0
+
+    causal: ClassVar[bool] = False
+    causal_in_training: ClassVar[bool] = False
+    batch_invariant: ClassVar[bool] = False
+
+    def init(self, key, D, E, V):
+        """Makes w_DE in float32."""
+        del V
+        return {"w_DE": jax.random.normal(key, (D, E)) * (self.init_scale / D**0.5)}
+
+    def __call__(self, params, x_TD, id_T, E, rng):
+        """Routes x_TD: S = softmax over experts, then top-C over tokens (the paper's eq. 1-2)."""
+        del id_T, rng
+        T = x_TD.shape[0]
+        logits_TE = product(x_TD, params["w_DE"])
+        probability_TE = jax.nn.softmax(logits_TE)
+        gate_EC, token_EC = jax.lax.top_k(probability_TE.T, capacity(self.capacity_factor, T, 1, E))
+        plan = Slots(token_EC.astype(jnp.int32), gate_EC)
+        assigned_TE = plan.assigned_TE(T, E)
+        terms = self.losses.terms(logits_TE, probability_TE, assigned_TE, None, params["w_DE"])
+        served_T = jax.lax.stop_gradient(assigned_TE).sum(axis=1) > 0
+        return Routing(plan, terms, metrics={"tokens_served": served_T.mean(dtype=jnp.float32)})
+
+    def choices(self, E, T):
+        """capacity_factor, at most all."""
+        del T
+        return min(self.capacity_factor, E)
+
+    def check(self, path, num_experts):
+        """Raises ValueError unless 0 < capacity_factor."""
+        del num_experts
+        check_capacity(path, self.capacity_factor)
+        check_weight(path, "init_scale", self.init_scale)
+        self.losses.check(f"{path}.losses")

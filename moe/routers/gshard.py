@@ -1,0 +1,44 @@
+"""GShard's top-2 gate with a random second expert (Lepikhin et al. 2020, arXiv 2006.16668)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from moe.losses import Losses
+from moe.routers.top_k import TopK
+from moe.routing import Choices
+
+
+@dataclasses.dataclass(frozen=True)
+class GShard(TopK):
+    """Two experts; in training the second is used with probability min(1, 2 g_2), algorithm 1.
+
+    g_2 is the second gate after renormalisation. At evaluation both are used. The balance loss
+    counts first choices, as in the paper.
+    """
+
+    losses: Losses = Losses(load_balance=0.01, z_loss=0.0)
+
+    def __call__(self, params, x_TD, id_T, E, rng):
+        """Routes x_TD; a second choice that is not made is expert E with gate 0."""
+        routing = super().__call__(params, x_TD, id_T, E, rng)
+        if rng is None:
+            return routing
+        plan = routing.plan
+        draw_T = jax.random.uniform(jax.random.fold_in(rng, 2), (x_TD.shape[0],))
+        keep_T = draw_T < 2 * jax.lax.stop_gradient(plan.gate_TK[:, 1])
+        keep_TK = jnp.stack([jnp.ones_like(keep_T), keep_T], axis=1)
+        expert_TK = jnp.where(keep_TK, plan.expert_TK, E)
+        return routing.replace(plan=Choices(expert_TK, jnp.where(keep_TK, plan.gate_TK, 0)))
+
+    def counted(self, params, probability_TE, plan):
+        """First choices alone."""
+        del params
+        return jax.nn.one_hot(plan.expert_TK[:, 0], probability_TE.shape[1])
+
+    def check(self, path, num_experts):
+        """Raises ValueError unless k = 2, beside what top_k checks."""
+        super().check(path, num_experts)
+        if self.k != 2:
+            raise ValueError(f"{path}.k={self.k}: must be 2 for gshard")

@@ -1,0 +1,124 @@
+"""Routing guided by a human label of every token: its desk, its frequency band, its word class.
+
+Labels come with the batch (`data.label`). DEMix (arXiv 2108.05036) replaces the router by a
+domain label; supervising a router keeps it able to route without one.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from moe.losses import Losses, check_weight
+from moe.routers.top_k import TopK, choose
+
+
+@dataclasses.dataclass(frozen=True)
+class GuidedLosses(Losses):
+    """The auxiliary losses of a scoring router and the cross-entropy against labels.
+
+    Attributes:
+      guidance: weight of -log of the probability that all experts of the label have together.
+    """
+
+    guidance: float = 0.1
+
+    def __call__(self, sums, tokens):
+        """Adds the guidance loss."""
+        losses, metrics = super().__call__(sums, tokens)
+        guidance = sums["guidance_T"] / tokens
+        return {**losses, "guidance": self.guidance * guidance}, {**metrics, "guidance": guidance}
+
+    def check(self, path):
+        """Raises ValueError for a negative weight."""
+        super().check(path)
+        check_weight(path, "guidance", self.guidance)
+
+
+@dataclasses.dataclass(frozen=True)
+class Supervised(TopK):
+    """Top-k whose router is also trained to know the label; it routes without one.
+
+    Expert e belongs to label e mod labels; with fewer experts than labels, labels share.
+
+    Attributes:
+      labels: number of labels.
+      losses: with the weight of the guidance; balance is off, since labels are not balanced.
+    """
+
+    losses: GuidedLosses = GuidedLosses(load_balance=0.0)
+    labels: int = 5
+
+    needs_labels: ClassVar[bool] = True
+
+    def keys(self, id_BL, label_BL):
+        """The labels, or -1 where there are none."""
+        return jnp.full_like(id_BL, -1) if label_BL is None else label_BL
+
+    def __call__(self, params, x_TD, id_T, E, rng):
+        """Routes x_TD as top-k does; id_T are labels."""
+        routing = super().__call__(params, x_TD, id_T, E, rng)
+        logits_TE = self.compare(params, x_TD.astype(jnp.float32), rng)
+        own_TE = owned(id_T, E, self.labels)
+        inside_T = jax.nn.logsumexp(jnp.where(own_TE, logits_TE, -jnp.inf), axis=1)
+        guidance_T = jax.nn.logsumexp(logits_TE, axis=1) - inside_T
+        guidance_T = jnp.where(id_T < 0, 0, guidance_T)
+        return routing.replace(terms={**routing.terms, "guidance_T": guidance_T})
+
+    def check(self, path, num_experts):
+        """Raises ValueError unless labels >= 1, beside what top_k checks."""
+        super().check(path, num_experts)
+        if self.labels < 1:
+            raise ValueError(f"{path}.labels={self.labels}: must be >= 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled(TopK):
+    """Top-k among the experts of the token's label alone: the label replaces the router.
+
+    Where a label has k experts nothing is left to choose. Gates are the scores over all experts,
+    so they are learned all the same.
+
+    Attributes:
+      labels: number of labels.
+      losses: none by default: labels are not balanced.
+    """
+
+    k: int = 1
+    losses: Losses = Losses(load_balance=0.0)
+    labels: int = 5
+
+    needs_labels: ClassVar[bool] = True
+
+    def keys(self, id_BL, label_BL):
+        """The labels."""
+        if label_BL is None:
+            raise ValueError("labelled: needs labels, and this batch has none")
+        return label_BL
+
+    def assign(self, params, logits, id_T, rng):
+        """The best k of the label's own experts; id_T are labels."""
+        del rng
+        own_TE = owned(id_T, logits.clean_TE.shape[1], self.labels)
+        preference_TE = self.preference(params, self.score(logits.noisy_TE))
+        return choose(jnp.where(own_TE, preference_TE, -jnp.inf), self.k)
+
+    def check(self, path, num_experts):
+        """Raises ValueError unless every label has k experts, beside what top_k checks."""
+        super().check(path, num_experts)
+        if self.labels < 1:
+            raise ValueError(f"{path}.labels={self.labels}: must be >= 1")
+        least = max(1, num_experts // self.labels)
+        if self.k > least:
+            raise ValueError(
+                f"{path}.k={self.k}: must be at most {least}, the experts that each of "
+                f"{self.labels} labels has of num_experts={num_experts}"
+            )
+
+
+def owned(label_T: jax.Array, E: int, labels: int) -> jax.Array:
+    """Whether expert e belongs to the label of token t (bool, shape TE)."""
+    cycle = min(labels, E)
+    expert_E = jnp.arange(E, dtype=jnp.int32) % cycle
+    return expert_E[None] == (label_T % cycle)[:, None]

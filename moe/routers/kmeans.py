@@ -1,0 +1,68 @@
+"""Nearest-centroid routing: clusters of hidden states, moved by an average instead of a gradient.
+
+Spherical k-means with exponential moving averages, as in the Routing Transformer
+(arXiv 2003.05997, section 4.1) for attention; here it chooses experts.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from moe.routers.top_k import choose
+from moe.routing import Choices, Router, Routing, check_choices
+
+
+@dataclasses.dataclass(frozen=True)
+class KMeans(Router):
+    """Each token goes to the k centroids of highest cosine; every gate is the constant 1/k.
+
+    Attributes:
+      k: experts per token, in [1, num_experts].
+      decay: of the moving average, once per optimizer step, in [0, 1).
+    """
+
+    k: int = 1
+    decay: float = 0.99
+
+    learned: ClassVar[bool] = False
+
+    def init(self, key, D, E, V):
+        """Makes state.centroid_ED, unit vectors."""
+        del V
+        return {"state": {"centroid_ED": _unit(jax.random.normal(key, (E, D)))}}
+
+    def __call__(self, params, x_TD, id_T, E, rng):
+        """Routes x_TD; stats hold the sum of the unit vectors that each centroid got."""
+        del id_T, rng
+        unit_TD = jax.lax.stop_gradient(_unit(x_TD.astype(jnp.float32)))
+        centroid_ED = params["state"]["centroid_ED"]
+        cos_TE = jnp.einsum("TD,ED->TE", unit_TD, centroid_ED, precision="highest")
+        expert_TK = choose(cos_TE, self.k)
+        plan = Choices(expert_TK, jnp.full(expert_TK.shape, 1 / self.k, jnp.float32))
+        sum_ED = jnp.einsum("TE,TD->ED", plan.assigned_TE(x_TD.shape[0], E), unit_TD)
+        return Routing(plan, metrics={"cosine": cos_TE.max(axis=1).mean()}, stats={"sum": sum_ED})
+
+    def update(self, params, load_E, stats):
+        """Moves each centroid towards the mean of its tokens; one without tokens stays."""
+        centroid_ED = params["state"]["centroid_ED"]
+        mean_ED = stats["sum"] / jnp.maximum(load_E, 1)[:, None]
+        moved_ED = _unit(self.decay * centroid_ED + (1 - self.decay) * mean_ED)
+        kept = (load_E == 0)[:, None]
+        return {**params, "state": {"centroid_ED": jnp.where(kept, centroid_ED, moved_ED)}}
+
+    def choices(self, E, T):
+        """k."""
+        del E, T
+        return self.k
+
+    def check(self, path, num_experts):
+        """Raises ValueError for impossible k and decay."""
+        check_choices(path, self.k, num_experts)
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"{path}.decay={self.decay}: must be in [0, 1)")
+
+
+def _unit(vector: jax.Array) -> jax.Array:
+    return vector / jnp.maximum(jnp.linalg.norm(vector, axis=-1, keepdims=True), 1e-12)

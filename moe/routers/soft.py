@@ -1,0 +1,60 @@
+"""Soft MoE: every slot reads a weighted mean of all tokens (Puigcerver et al., arXiv 2308.00951).
+
+Nothing is chosen and nothing dropped, and every output depends on every token of the group: no
+causal language model.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from moe.losses import check_weight
+from moe.routing import Mix, Router, Routing
+
+
+@dataclasses.dataclass(frozen=True)
+class Soft(Router):
+    """dispatch = softmax over tokens, combine = softmax over slots, of scale * cos(x, phi).
+
+    Attributes:
+      slots: slots per expert; the experts' work is num_experts * slots rows for a group.
+      scale: of the cosines at step 0; learned.
+    """
+
+    slots: int = 4
+    scale: float = 1.0
+
+    causal: ClassVar[bool] = False
+    causal_in_training: ClassVar[bool] = False
+    batch_invariant: ClassVar[bool] = False
+
+    def init(self, key, D, E, V):
+        """Makes phi_DEC and scale."""
+        del V
+        phi_DEC = jax.random.normal(key, (D, E, self.slots)) / D**0.5
+        return {"phi_DEC": phi_DEC, "scale": jnp.float32(self.scale)}
+
+    def __call__(self, params, x_TD, id_T, E, rng):
+        """Routes x_TD: eq. 1-3, normalised as in section 2.3."""
+        del id_T, rng
+        x_TD = x_TD.astype(jnp.float32)
+        x_TD = x_TD / jnp.maximum(jnp.linalg.norm(x_TD, axis=1, keepdims=True), 1e-6)
+        phi_DEC = params["phi_DEC"]
+        phi_DEC = phi_DEC / jnp.maximum(jnp.linalg.norm(phi_DEC, axis=0, keepdims=True), 1e-6)
+        logits_TEC = params["scale"] * jnp.einsum("TD,DEC->TEC", x_TD, phi_DEC, precision="highest")
+        dispatch_TEC = jax.nn.softmax(logits_TEC, axis=0)
+        combine_TEC = jax.nn.softmax(logits_TEC, axis=(1, 2))
+        return Routing(Mix(dispatch_TEC, combine_TEC))
+
+    def choices(self, E, T):
+        """Expert rows per token."""
+        return E * self.slots / T
+
+    def check(self, path, num_experts):
+        """Raises ValueError unless slots >= 1."""
+        del num_experts
+        check_weight(path, "scale", self.scale)
+        if self.slots < 1:
+            raise ValueError(f"{path}.slots={self.slots}: must be >= 1")

@@ -1,0 +1,102 @@
+"""Routers that differ only in when they change: never, at every step, or until a given step.
+
+The stability factorial of Fan, Messmer and Jaggi (arXiv 2402.13089) and the second stage of
+StableMoE (arXiv 2204.08396). Each is top-k in everything else.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from moe.losses import Losses
+from moe.routers.top_k import TopK
+
+_NONE = Losses(load_balance=0.0, z_loss=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(TopK):
+    """A random projection fixed at step 0; the gates still follow the hidden state."""
+
+    losses: Losses = _NONE
+
+    learned: ClassVar[bool] = False
+
+    def init(self, key, D, E, V):
+        """Makes state.w_DE, which nothing moves."""
+        return {"state": super().init(key, D, E, V)}
+
+    def weights(self, params, rng):
+        """The projection of step 0."""
+        del rng
+        return params["state"]["w_DE"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Redrawn(TopK):
+    """A new random projection at every training step; evaluation uses one of its own."""
+
+    losses: Losses = _NONE
+
+    learned: ClassVar[bool] = False
+
+    def init(self, key, D, E, V):
+        """Makes state.w_DE, the projection of evaluation."""
+        return {"state": super().init(key, D, E, V)}
+
+    def weights(self, params, rng):
+        """Draws w_DE anew, from the rng of the step and the layer."""
+        w_DE = params["state"]["w_DE"]
+        if rng is None:
+            return w_DE
+        return jax.random.normal(jax.random.fold_in(rng, 1), w_DE.shape) * (
+            self.init_scale / w_DE.shape[0] ** 0.5
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedThenFrozen(TopK):
+    """Top-k until step `learn_steps`; from then on the router keeps the weights of that step.
+
+    StableMoE distils its first stage into a router on word embeddings; here the router itself is
+    kept. The balance loss ends with the first stage, as there.
+
+    Attributes:
+      learn_steps: length of the first stage, in optimizer steps.
+    """
+
+    learn_steps: int = 100
+
+    def init(self, key, D, E, V):
+        """Makes w_DE, and its frozen copy and the step count in state."""
+        params = super().init(key, D, E, V)
+        state = params.get("state", {})
+        frozen = {"w_DE": params["w_DE"], "step": jnp.zeros((), jnp.int32)}
+        return {**params, "state": {**state, **frozen}}
+
+    def _learning(self, params) -> jax.Array:
+        return params["state"]["step"] < self.learn_steps
+
+    def weights(self, params, rng):
+        """The weights that are learned, or the frozen copy."""
+        del rng
+        return jnp.where(self._learning(params), params["w_DE"], params["state"]["w_DE"])
+
+    def loss_weight(self, params):
+        """0 in the second stage."""
+        return super().loss_weight(params) * self._learning(params)
+
+    def update(self, params, load_E, stats):
+        """Counts the step; while learning, copies the weights."""
+        params = super().update(params, load_E, stats)
+        state = params["state"]
+        moved = {"w_DE": self.weights(params, None), "step": state["step"] + 1}
+        return {**params, "state": {**state, **moved}}
+
+    def check(self, path, num_experts):
+        """Raises ValueError unless learn_steps >= 1, beside what top_k checks."""
+        super().check(path, num_experts)
+        if self.learn_steps < 1:
+            raise ValueError(f"{path}.learn_steps={self.learn_steps}: must be >= 1")

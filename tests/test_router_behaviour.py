@@ -1,0 +1,373 @@
+"""Each router does what its name says: behaviour, not label."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+
+from moe.losses import Adaptive, Losses
+from moe.routers.batch_priority import BatchPriority
+from moe.routers.cosine import Cosine
+from moe.routers.dense import DenseSoftmax
+from moe.routers.expert_choice import ExpertChoice
+from moe.routers.gshard import GShard
+from moe.routers.guided import Labelled, Supervised
+from moe.routers.kmeans import KMeans
+from moe.routers.loss_free import LossFree, Proportional, Sign
+from moe.routers.noise import FixedNoise, Gumbel, Jitter, LearnedNoise
+from moe.routers.relu import ReLURouter
+from moe.routers.scores import Sigmoid, SqrtSoftplus
+from moe.routers.sinkhorn import Base, Sinkhorn, balanced_assignment, normalise
+from moe.routers.soft import Soft
+from moe.routers.stability import Frozen, LearnedThenFrozen, Redrawn
+from moe.routers.top_k import Logits, TopK, chance
+
+T, D, E, V = 64, 8, 8, 40
+NO_IDS = jnp.zeros(T, jnp.int32)
+
+
+def skewed(seed=0):
+    """Tokens with a common direction: plain top-k overloads the experts that point there."""
+    return jax.random.normal(jax.random.key(seed), (T, D)) + 1.5
+
+
+def params_of(router):
+    return router.init(jax.random.key(1), D, E, V)
+
+
+def load(plan):
+    return np.asarray(plan.assigned_TE(T, E).sum(axis=0))
+
+
+def violation(plan):
+    load_E = load(plan)
+    return load_E.max() / load_E.mean() - 1
+
+
+def one_token(router, *logits):
+    """The plan of one token with these logits, through x = logits and w = 1."""
+    x_TD = jnp.array([logits])
+    params = {"w_DE": jnp.eye(len(logits))}
+    return router(params, x_TD, jnp.zeros(1, jnp.int32), len(logits), None)
+
+
+def test_top_k_of_a_known_distribution():
+    # One-hot inputs pick a row of w: logits ln(1, 2, 5) have probabilities 1/8, 2/8, 5/8.
+    router = TopK(k=2, losses=Losses(load_balance=0.5, z_loss=0.25))
+    params = {"w_DE": jnp.log(jnp.array([[1.0, 2.0, 5.0], [5.0, 2.0, 1.0]]))}
+    routing = router(params, jnp.eye(2), jnp.zeros(2, jnp.int32), 3, None)
+    np.testing.assert_array_equal(routing.plan.expert_TK, [[2, 1], [0, 1]])
+    # Renormalised over the chosen two: 5/7 and 2/7.
+    np.testing.assert_allclose(routing.plan.gate_TK, [[5 / 7, 2 / 7]] * 2, rtol=1e-6)
+    losses, metrics = router.losses(jax.tree.map(lambda a: a.sum(axis=0), routing.terms), 2)
+    # f = (1, 2, 1)/4, P = (3/8, 2/8, 3/8): 3 * (3/32 + 4/32 + 3/32) = 30/32.
+    np.testing.assert_allclose(metrics["load_balance"], 30 / 32, rtol=1e-6)
+    np.testing.assert_allclose(losses["load_balance"], 15 / 32, rtol=1e-6)
+    # logsumexp of ln(1, 2, 5) is ln 8 for both tokens.
+    np.testing.assert_allclose(losses["z_loss"], 0.25 * np.log(8) ** 2, rtol=1e-6)
+
+
+def test_top_1_keeps_its_probability_as_gate():
+    logits = np.log([1.0, 2.0, 5.0])
+    plan = one_token(TopK(k=1, renormalize=True), *logits).plan
+    np.testing.assert_allclose(plan.gate_TK, [[5 / 8]], rtol=1e-6)
+
+
+def test_scores_orders_and_scale():
+    # sigmoid(ln 3) = 3/4, sigmoid(0) = 1/2: over their sum 3/5 and 2/5, times 2.
+    plan = one_token(TopK(k=2, score=Sigmoid(), scale=2.0), np.log(3.0), 0.0, -1.0).plan
+    np.testing.assert_allclose(plan.gate_TK, [[1.2, 0.8]], rtol=1e-6)
+    # softplus(0) = ln 2; softplus(ln(e - 1)) = 1.
+    router = TopK(k=2, score=SqrtSoftplus(), renormalize=False)
+    plan = one_token(router, 0.0, np.log(np.e - 1), -9.0).plan
+    np.testing.assert_allclose(plan.gate_TK, [[1, np.sqrt(np.log(2))]], rtol=1e-5)
+    # Softmax over the chosen two alone: e^1 / (e^1 + e^0).
+    plan = one_token(TopK(k=2, order="choose_first", renormalize=False), 1.0, 0.0, 0.0).plan
+    np.testing.assert_allclose(plan.gate_TK[0, 0], np.e / (np.e + 1), rtol=1e-6)
+
+
+def test_ties_go_to_the_lowest_index():
+    plan = one_token(TopK(k=3), 0.0, 0.0, 0.0, 0.0, 0.0).plan
+    np.testing.assert_array_equal(plan.expert_TK, [[0, 1, 2]])
+
+
+def test_groups_limit_the_choice():
+    # Groups (0, 1) and (2, 3). Best score: 2 in the first group. Best pair: 1.5 + 1.4 > 2 + 0.
+    logits = (2.0, 0.0, 1.5, 1.4)
+    by_max = TopK(k=2, groups=2, groups_kept=1)
+    by_sum = dataclasses.replace(by_max, group_score="top2_sum", score=Sigmoid())
+    np.testing.assert_array_equal(one_token(TopK(k=2), *logits).plan.expert_TK, [[0, 2]])
+    np.testing.assert_array_equal(one_token(by_max, *logits).plan.expert_TK, [[0, 1]])
+    # sigmoid: .881 + .5 = 1.381 against .818 + .802 = 1.620.
+    np.testing.assert_array_equal(one_token(by_sum, *logits).plan.expert_TK, [[2, 3]])
+
+
+def test_dense_softmax_weighs_everyone():
+    plan = one_token(DenseSoftmax(), *np.log([1.0, 2.0, 5.0])).plan
+    np.testing.assert_array_equal(plan.expert_TK, [[0, 1, 2]])
+    np.testing.assert_allclose(plan.gate_TK, [[1 / 8, 2 / 8, 5 / 8]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("noise", [LearnedNoise(), FixedNoise(8.0), Gumbel(), Jitter(0.5)])
+def test_noise_is_in_training_alone_and_differs_between_steps(noise):
+    router = TopK(k=2, noise=noise)
+    params, x_TD = params_of(router), skewed()
+    calm = router(params, x_TD, NO_IDS, E, None).plan
+    plain = TopK(k=2)(params, x_TD, NO_IDS, E, None).plan
+    jax.tree.map(np.testing.assert_array_equal, calm, plain)
+    steps = [router(params, x_TD, NO_IDS, E, jax.random.key(s)).plan for s in (0, 0, 1)]
+    jax.tree.map(np.testing.assert_array_equal, steps[0], steps[1])
+    assert np.any(steps[0].gate_TK != steps[2].gate_TK)
+
+
+def test_gumbel_draws_experts_from_the_softmax():
+    logits = jnp.log(jnp.array([1.0, 2.0, 5.0]))
+    x_TD = jnp.broadcast_to(logits, (4000, 3))
+    router, ids = TopK(k=1, noise=Gumbel()), jnp.zeros(4000, jnp.int32)
+    plan = router({"w_DE": jnp.eye(3)}, x_TD, ids, 3, jax.random.key(0)).plan
+    share = np.bincount(plan.expert_TK[:, 0], minlength=3) / 4000
+    # Standard error of a share is at most sqrt(1/4/4000) = 0.008.
+    np.testing.assert_allclose(share, [1 / 8, 2 / 8, 5 / 8], atol=0.03)
+    # The gate is the probability without noise.
+    want = np.array([1 / 8, 2 / 8, 5 / 8])[plan.expert_TK[:, 0]]
+    np.testing.assert_allclose(plan.gate_TK[:, 0], want, rtol=1e-5)
+
+
+def test_chance_of_selection_is_that_of_new_noise():
+    clean_TE = jnp.array([[1.0, 0.5, 0.0, -0.5]])
+    noisy_TE = jnp.array([[0.8, 0.9, 0.1, -0.2]])
+    found = chance(Logits(clean_TE, noisy_TE, jnp.full((1, 1), 0.5)), k=2)[0]
+    for e in range(4):
+        others = np.sort(np.delete(np.asarray(noisy_TE[0]), e))[::-1]
+        draws = clean_TE[0, e] + 0.5 * np.random.default_rng(e).standard_normal(200_000)
+        np.testing.assert_allclose(found[e], np.mean(draws > others[1]), atol=0.005)
+
+
+def test_gshard_uses_the_second_expert_at_random():
+    # Gates 0.8 and 0.2: the second is used with probability 0.4 in training, always otherwise.
+    x_TD = jnp.broadcast_to(jnp.log(jnp.array([8.0, 2.0, 1e-9])), (4000, 3))
+    params, ids = {"w_DE": jnp.eye(3)}, jnp.zeros(4000, jnp.int32)
+    plan = GShard()(params, x_TD, ids, 3, jax.random.key(0)).plan
+    assert np.all(plan.expert_TK[:, 0] == 0)
+    np.testing.assert_allclose(np.mean(plan.expert_TK[:, 1] == 1), 0.4, atol=0.03)
+    assert set(np.unique(plan.expert_TK[:, 1])) == {1, 3}  # 3 experts: 3 is nobody
+    np.testing.assert_array_equal(GShard()(params, x_TD, ids, 3, None).plan.expert_TK[:, 1], 1)
+
+
+@pytest.mark.parametrize("rule", [Sign(), Proportional()])
+def test_loss_free_bias_balances_a_skewed_stream(rule):
+    router = LossFree(k=2, rule=rule, rate=0.02)
+    params = params_of(router)
+    step = jax.jit(lambda params, x_TD: router(params, x_TD, NO_IDS, E, None).plan)
+    before = violation(step(params, skewed()))
+    w_DE = params["w_DE"]
+    for seed in range(80):
+        plan = step(params, skewed(seed))
+        params = router.update(params, plan.assigned_TE(T, E).sum(axis=0), {})
+    after = np.mean([violation(step(params, skewed(100 + seed))) for seed in range(10)])
+    assert before > 1 and after < 0.5 * before
+    np.testing.assert_array_equal(params["w_DE"], w_DE)
+
+
+def test_bias_steps_by_hand():
+    # Loads 6, 2, 1 have mean 3: the first goes down, the others up; nobody's gate changes.
+    router = LossFree(k=1, rate=0.5)
+    params = {"w_DE": jnp.eye(3), "state": {"bias_E": jnp.zeros(3), "step": jnp.int32(0)}}
+    moved = router.update(params, jnp.array([6.0, 2, 1]), {})
+    np.testing.assert_allclose(moved["state"]["bias_E"], [-0.5, 0.5, 0.5])
+    centred = dataclasses.replace(router, centred=True)
+    moved = centred.update(params, jnp.array([6.0, 2, 1]), {})
+    # The mean step 1/6 is taken off.
+    np.testing.assert_allclose(moved["state"]["bias_E"], [-2 / 3, 1 / 3, 1 / 3], rtol=1e-6)
+    moved = dataclasses.replace(router, rule=Proportional()).update(
+        params, jnp.array([6.0, 2, 1]), {}
+    )
+    np.testing.assert_allclose(moved["state"]["bias_E"], [-1 / 2, 1 / 6, 1 / 3], rtol=1e-6)
+    stopped = dataclasses.replace(router, rate_steps=1)
+    once = stopped.update(params, jnp.array([6.0, 2, 1]), {})
+    twice = stopped.update(once, jnp.array([6.0, 2, 1]), {})
+    np.testing.assert_array_equal(twice["state"]["bias_E"], once["state"]["bias_E"])
+    biased = {**params, "state": {"bias_E": jnp.array([0.0, 9, 0]), "step": jnp.int32(0)}}
+    plan = router(biased, jnp.array([[2.0, 1, 0]]), jnp.zeros(1, jnp.int32), 3, None).plan
+    assert plan.expert_TK.item() == 1
+    np.testing.assert_allclose(plan.gate_TK, [[1 / (1 + np.exp(-1))]], rtol=1e-6)
+
+
+def test_frozen_redrawn_and_learned_then_frozen():
+    x_TD, learned = skewed(), TopK()
+    assert set(params_of(Frozen())) == {"state"} == set(params_of(Redrawn()))
+    redrawn = Redrawn()
+    params = params_of(redrawn)
+    plans = [
+        redrawn(params, x_TD, NO_IDS, E, r).plan
+        for r in (None, None, *jax.random.split(jax.random.key(0)))
+    ]
+    np.testing.assert_array_equal(plans[0].expert_TK, plans[1].expert_TK)
+    assert np.mean(np.asarray(plans[2].expert_TK != plans[3].expert_TK)) > 0.5
+    staged = LearnedThenFrozen(learn_steps=2)
+    params = params_of(staged)
+    other = {**params, "w_DE": -params["w_DE"]}  # as an optimizer might move them
+    for step in range(4):
+        found = staged({**params, "w_DE": other["w_DE"]}, x_TD, NO_IDS, E, None)
+        same = learned({"w_DE": other["w_DE"]}, x_TD, NO_IDS, E, None).plan
+        follows = bool(np.all(found.plan.expert_TK == same.expert_TK))
+        assert follows == (step < 2), step
+        weight = float(found.terms["weight_T"][0])
+        assert weight == (step < 2)  # no balance loss in the second stage
+        params = staged.update(params, jnp.zeros(E), {})
+
+
+def test_expert_choice_fills_every_slot_and_balances_exactly():
+    plan = ExpertChoice(1.0)(params_of(ExpertChoice()), skewed(), NO_IDS, E, None).plan
+    assert np.all(plan.token_EC < T) and plan.token_EC.shape == (E, T // E)
+    np.testing.assert_array_equal(load(plan), T // E)
+
+
+def test_batch_priority_serves_the_surest_first():
+    # One expert with two slots; probabilities rise with the token's number.
+    router = BatchPriority(k=1, capacity_factor=0.5, renormalize=False)
+    x_TD = jnp.array([[0.1, 0], [0.2, 0], [0.3, 0], [0.4, 0]])
+    plan = router({"w_DE": jnp.eye(2)}, x_TD, jnp.zeros(4, jnp.int32), 2, None).plan
+    # C = ceil(0.5 * 4 / 2) = 1: token 3 is served, the others are dropped; expert 1 is empty.
+    np.testing.assert_array_equal(plan.token_EC, [[3], [4]])
+    np.testing.assert_allclose(plan.gate_EC, [[1 / (1 + np.exp(-0.4))], [0]], rtol=1e-6)
+
+
+def test_sinkhorn_balances_in_training_and_is_greedy_after():
+    router = Sinkhorn()
+    params, x_TD = params_of(router), skewed()
+    training = router(params, x_TD, NO_IDS, E, jax.random.key(0)).plan
+    greedy = router(params, x_TD, NO_IDS, E, None).plan
+    assert violation(greedy) > 1.5 and violation(training) < 0.5
+    np.testing.assert_array_equal(
+        greedy.expert_TK, TopK(k=1)(params, x_TD, NO_IDS, E, None).plan.expert_TK
+    )
+    plan_TE = normalise(x_TD @ params["w_DE"], 1e-6, 1000)
+    np.testing.assert_allclose(plan_TE.sum(axis=1), 1 / T, rtol=1e-3)
+    np.testing.assert_allclose(plan_TE.sum(axis=0), 1 / E, rtol=1e-3)
+
+
+@pytest.mark.parametrize("tolerance", [0.01, 0.001])
+@pytest.mark.parametrize("seed", range(3))
+def test_base_is_within_its_tolerance_of_the_best_assignment(seed, tolerance):
+    score_TE = jax.random.normal(jax.random.key(seed), (T, E)) + jnp.arange(E)[None] / 2
+    expert_T = np.asarray(balanced_assignment(score_TE, tolerance, 5000))
+    np.testing.assert_array_equal(np.bincount(expert_T, minlength=E), T // E)
+    cost = -np.repeat(np.asarray(score_TE, np.float64), T // E, axis=1)
+    best = -cost[linear_sum_assignment(cost)].sum()
+    found = float(score_TE[np.arange(T), expert_T].sum())
+    slack = T * tolerance * float(score_TE.max() - score_TE.min())
+    assert best - slack <= found <= best + 1e-3
+
+
+def test_base_counts_are_even_whatever_happens():
+    one = balanced_assignment(jnp.zeros((10, 4)), 0.01, 5000)  # all alike, and 4 does not divide
+    assert sorted(np.bincount(one, minlength=4)) in ([2, 2, 3, 3], [1, 3, 3, 3])
+    cut_short = balanced_assignment(skewed() @ jnp.ones((D, E)), 1e-4, 3)
+    np.testing.assert_array_equal(np.bincount(cut_short, minlength=E), T // E)
+    plan = Base()(params_of(Base()), skewed(), NO_IDS, E, jax.random.key(0)).plan
+    np.testing.assert_array_equal(load(plan), T // E)
+
+
+def test_soft_slots_and_tokens_are_convex_mixtures():
+    plan = Soft(slots=3)(params_of(Soft(slots=3)), skewed(), NO_IDS, E, None).plan
+    np.testing.assert_allclose(plan.dispatch_TEC.sum(axis=0), 1, rtol=1e-5)
+    np.testing.assert_allclose(plan.combine_TEC.sum(axis=(1, 2)), 1, rtol=1e-5)
+
+
+def test_cosine_reads_directions_alone():
+    router = Cosine(k=2)
+    params, x_TD = params_of(router), skewed()
+    one, two = (router(params, scale * x_TD, NO_IDS, E, None).plan for scale in (1.0, 7.0))
+    np.testing.assert_array_equal(one.expert_TK, two.expert_TK)
+    np.testing.assert_allclose(one.gate_TK, two.gate_TK, rtol=1e-5)
+    logits = router.compare(params, x_TD, None)
+    assert float(jnp.abs(logits).max()) <= 1 / 0.3 + 1e-4  # |cos| <= 1
+
+
+def test_kmeans_centroids_find_the_clusters():
+    centres = jnp.eye(D)[:2]
+    x_TD = jnp.repeat(centres, T // 2, axis=0) + 0.05 * jax.random.normal(jax.random.key(0), (T, D))
+    router = KMeans(decay=0.5)
+    params = {"state": {"centroid_ED": jnp.eye(D)[:2] + 0.6}}
+    for _ in range(20):
+        routing = router(params, x_TD, NO_IDS, 2, None)
+        load_E = routing.plan.assigned_TE(T, 2).sum(axis=0)
+        params = router.update(params, load_E, routing.stats)
+    np.testing.assert_array_equal(routing.plan.expert_TK[:, 0], np.repeat([0, 1], T // 2))
+    np.testing.assert_allclose(params["state"]["centroid_ED"], centres, atol=0.05)
+    still = router.update(params, jnp.zeros(2), {"sum": jnp.zeros((2, D))})
+    jax.tree.map(np.testing.assert_array_equal, still, params)
+
+
+def test_relu_settles_at_k_open_experts():
+    router = ReLURouter(k=2, start=1e-3)
+    params = params_of(router)
+
+    @jax.jit
+    def step(params, x_TD):
+        def loss(w_DE):
+            routing = router({**params, "w_DE": w_DE}, x_TD, NO_IDS, E, None)
+            sums = jax.tree.map(lambda a: a.sum(axis=0), routing.terms)
+            use = jnp.sum(jax.nn.relu(x_TD @ w_DE)) / T  # a main loss that likes open gates
+            return router.losses(sums, T)[0]["sparsity"] - 0.05 * use, routing
+
+        grad, routing = jax.grad(loss, has_aux=True)(params["w_DE"])
+        moved = {**params, "w_DE": params["w_DE"] - 0.05 * grad}
+        load_E = routing.plan.assigned_TE(T, E).sum(axis=0)
+        return router.update(moved, load_E, routing.stats), load_E.sum() / T
+
+    streams = [skewed(s) for s in range(8)]  # without a mean, half the gates are always open
+    found = []
+    for i in range(400):
+        params, open_experts = step(params, streams[i % 8])
+        found.append(float(open_experts))
+    assert found[0] > 3 and abs(np.mean(found[-50:]) - 2) < 0.4
+
+
+def test_supervision_teaches_the_label_and_labelled_obeys_it():
+    x_TD = jax.random.normal(jax.random.key(0), (T, D))
+    label_T = (x_TD[:, 0] > 0).astype(jnp.int32)
+    router = Supervised(k=1, labels=2)
+    params = params_of(router)
+
+    @jax.jit
+    def step(params):
+        def loss(params):
+            terms = router(params, x_TD, label_T, E, None).terms
+            sums = jax.tree.map(lambda a: a.sum(axis=0), terms)
+            return router.losses(sums, T)[0]["guidance"]
+
+        return jax.tree.map(lambda a, g: a - 10.0 * g, params, jax.grad(loss)(params))
+
+    def agreement(params):
+        plan = router(params, x_TD, label_T, E, None).plan
+        return float(np.mean(plan.expert_TK[:, 0] % 2 == label_T))
+
+    before = agreement(params)
+    for _ in range(100):
+        params = step(params)
+    assert before < 0.75 and agreement(params) > 0.95
+    unknown = router(params, x_TD, router.keys(NO_IDS, None), E, None)
+    known = router(params, x_TD, label_T, E, None)
+    jax.tree.map(np.testing.assert_array_equal, unknown.plan, known.plan)
+    assert not unknown.terms["guidance_T"].any() and known.terms["guidance_T"].all()
+    labelled = Labelled(k=2, labels=2)
+    plan = labelled(params_of(labelled), x_TD, label_T, E, None).plan
+    np.testing.assert_array_equal(plan.expert_TK % 2, np.stack([label_T] * 2, axis=1))
+    with pytest.raises(ValueError, match="^labelled: needs labels, and this batch has none$"):
+        labelled.keys(NO_IDS, None)
+
+
+def test_adaptive_weight_follows_the_load():
+    adaptive = Adaptive(rate=0.5, low=0.1, high=0.5)
+    router = TopK(losses=Losses(adaptive=adaptive))
+    params = params_of(router)
+    weights = []
+    for load_E in ([4.0, 0], [4, 0], [2.0, 2], [2.4, 1.6]):  # violation 1, 1, 0, 0.2
+        params = router.update(params, jnp.array(load_E), {})
+        weights.append(float(router.loss_weight(params)))
+    np.testing.assert_allclose(weights, np.exp([0.5, 1.0, 0.5, 0.5]), rtol=1e-6)
