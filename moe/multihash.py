@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from moe.dispatch.contract import Stats, no_drops
-from moe.dispatch.ragged import sort_choices, take_rows
+from moe.dispatch.ragged import sort_choices
+from moe.dispatch.rows import take_rows
 from moe.experts import Experts, ReLU, batched_product
 from moe.kernels import blocked
 from moe.layer import MoE
@@ -44,13 +45,13 @@ class MultiHash(MoE):
       num_experts: parts, all K blocks together; divisible by router.k.
       router: a hash layer with a BlockTable; its gates are not used, as in the paper.
       experts: gives the width of one part; its activation is always ReLU.
-      block: rows that are multiplied at once.
+      block: rows that are multiplied at once, as long as a part has so many.
     """
 
     num_experts: int = 16
     router: Router = Hash(k=2, table=BlockTable())
     experts: Experts = ReLU()
-    block: int = 128
+    block: int = 256
 
     def initializers(self, D, V):
         """Replaces the experts' weights by w_in_EDF and w_out_EGP, G = K F and P = D / K."""
@@ -106,9 +107,9 @@ def _apply(plan: Choices, x_TA: jax.Array, w_EAO: jax.Array, block: int) -> jax.
     if E == 1:
         return batched_product(x_TA[None], w_EAO)[0]
     order = sort_choices(plan, E)
-    blocks = blocked.cut(order.size_E, T, min(block, T))
-    padding = jnp.zeros((blocks.padding, width), x_TA.dtype)
+    groups = blocked.Groups(order.size_E, min(block, T), min(64, block, T))
+    padding = jnp.zeros((groups.padding, width), x_TA.dtype)
     x_RA = jnp.concatenate([take_rows(x_TA, order.token_R, order.row_TK), padding])
-    y_RO = blocked.grouped_product(blocks, x_RA, w_EAO)[:T]
+    y_RO = blocked.grouped_product(groups, x_RA, w_EAO)[:T]
     # Back to the order of tokens: the inverse permutation, whose gradient is the permutation.
     return take_rows(y_RO, order.row_TK[:, 0], order.token_R[:, None])

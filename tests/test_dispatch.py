@@ -1,6 +1,7 @@
 """The dispatch contract: every dispatcher equals the dense oracle, values and gradients."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 from moe import registry
 from moe.dispatch.einsum import Einsum, choice_masks
+from moe.dispatch.gather import Gather
 from moe.dispatch.oracle import Oracle
 from moe.dispatch.ragged import Ragged, sort_choices
 from moe.experts import ReLU, SwiGLU
@@ -26,7 +28,7 @@ def dispatchers():
             # C = T slots per expert for K = 1, so that even one expert can take everything.
             dispatch = dataclasses.replace(dispatch, capacity_factor=float(E))
         found[name] = dispatch
-    found["ragged block=7"] = Ragged(block=7)
+    found["ragged block=7"] = Ragged(block=7, tail=3)
     found["ragged block=1000"] = Ragged(block=1000)
     return found
 
@@ -144,6 +146,29 @@ def test_capacity_drops_later_choices_first_then_later_tokens():
     np.testing.assert_array_equal(dropped_K, [0, 2])
 
 
+@pytest.mark.parametrize("plan", [p for p in PLANS if p not in ("slots", "mix")])
+@pytest.mark.parametrize("factor", [0.25, 0.5, 1.0])
+def test_gather_fills_and_drops_the_slots_of_einsum(plan, factor):
+    make, *arguments = PLANS[plan]
+    plan, experts = make(*arguments), SwiGLU(9)
+    params = experts.init(jax.random.key(0), E, D)
+    x_TD = jax.random.normal(jax.random.key(1), (T, D))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(dispatch, x_TD, params, gate_TK):
+        def loss(x_TD, params, gate_TK):
+            y_TD, stats = dispatch(plan.replace(gate_TK=gate_TK), x_TD, experts, params, E)
+            return jnp.sum(jnp.sin(y_TD)), (y_TD, stats)
+
+        return jax.grad(loss, (0, 1, 2), has_aux=True)(x_TD, params, gate_TK)
+
+    mine, theirs = (
+        run(d, x_TD, params, plan.gate_TK) for d in (Gather(factor), Einsum(factor, group_size=0))
+    )
+    jax.tree.map(np.testing.assert_array_equal, mine[1][1], theirs[1][1])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), mine, theirs)
+
+
 def test_capacity_counts_assignments():
     assert capacity(1.25, T=100, K=2, E=8) == 32  # ceil(1.25 * 200 / 8 = 31.25)
     assert capacity(1.0, T=64, K=2, E=8) == 16  # exactly 16, not 17 by rounding
@@ -166,8 +191,9 @@ def test_ragged_reports_how_full_its_blocks_are():
     plan = choices(1, "one takes all")
     experts = SwiGLU(4)
     params = experts.init(jax.random.key(0), E, D)
-    _, stats = Ragged(block=20)(plan, jnp.ones((T, D)), experts, params, E)
-    np.testing.assert_allclose(stats.slots_used, 48 / 60)  # three blocks of 20 for 48 rows
+    _, stats = Ragged(block=20, tail=6)(plan, jnp.ones((T, D)), experts, params, E)
+    # 48 rows: two blocks of 20 and two of 6.
+    np.testing.assert_allclose(stats.slots_used, 48 / 52)
 
 
 def test_sort_is_by_expert_then_token_then_choice():
@@ -201,6 +227,8 @@ def test_groups_and_overhead():
         (Einsum(group_size=-1), "d.group_size=-1: must divide the 48 tokens of a batch, or be 0"),
         (Einsum(group_size=36), "d.group_size=36: must divide the 48 tokens of a batch, or be 0"),
         (Ragged(block=0), "d.block=0: must be >= 1"),
+        (Ragged(block=8, tail=9), r"d.tail=9: must be in \[1, block=8\]"),
+        (Gather(capacity_factor=-1.0), "d.capacity_factor=-1.0: must be a number > 0"),
     ],
 )
 def test_impossible_fields_are_named(dispatch, line):

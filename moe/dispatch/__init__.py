@@ -4,4 +4,5 @@ from moe.registry import register
 
 register("dispatch", "oracle", "moe.dispatch.oracle:Oracle", "all experts on all tokens, slow")
 register("dispatch", "einsum", "moe.dispatch.einsum:Einsum", "one-hot masks, capacity, groups")
+register("dispatch", "gather", "moe.dispatch.gather:Gather", "slots of indices, capacity")
 register("dispatch", "ragged", "moe.dispatch.ragged:Ragged", "sorted rows in blocks, dropless")

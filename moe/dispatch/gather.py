@@ -1,0 +1,89 @@
+"""Capacity without masks: slots hold indices, tokens travel by gathers.
+
+The same slots and drops as `einsum`, and none of its FLOPs: cost does not grow with the group.
+V-MoE's index dispatch (arXiv 2106.05974) and the "scatter" forms of Switch (2101.03961).
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from moe.dispatch.contract import Dispatch, Stats, mix, no_drops
+from moe.dispatch.ragged import serve_slots
+from moe.dispatch.rows import combine_rows, take_rows
+from moe.routing import Choices, Mix, Slots, capacity, check_capacity
+
+
+@dataclasses.dataclass(frozen=True)
+class Gather(Dispatch):
+    """Every expert computes C slots; assignments beyond them are dropped.
+
+    Dropped are the later choices first, and within a choice the later tokens.
+
+    Attributes:
+      capacity_factor: slots per expert over assignments per expert at perfect balance.
+    """
+
+    capacity_factor: float = 1.25
+
+    def __call__(self, plan, x_TD, experts, params, E):
+        """Computes y_TD."""
+        T, D = x_TD.shape
+        if isinstance(plan, Mix):
+            return mix(plan, x_TD, experts, params), no_drops(plan, T, E)
+        if isinstance(plan, Slots):
+            filled = jnp.mean(plan.token_EC < T, dtype=jnp.float32)
+            return serve_slots(plan, x_TD, experts, params), no_drops(plan, T, E, filled)
+        K = plan.gate_TK.shape[1]
+        C = capacity(self.capacity_factor, T, K, E)
+        row_TK, dropped_K = slot_rows(plan, E, C)
+        token_R, rank_R = owners(row_TK, E * C)
+        x_RD = take_rows(x_TD, token_R, row_TK)
+        y_RD = experts(params, x_RD.reshape(E, C, D)).reshape(E * C, D)
+        gate_TK = jnp.where(plan.expert_TK < E, plan.gate_TK, 0)
+        y_TD = combine_rows(y_RD, gate_TK, token_R, rank_R, row_TK)
+        load_E = plan.assigned_TE(T, E).sum(axis=0)
+        return y_TD, Stats(load_E, dropped_K, jnp.mean(token_R < T, dtype=jnp.float32))
+
+    def overhead(self, T, K, E, D):
+        """Moves rows by gathers, without a matrix product."""
+        del T, K, E, D
+        return 0.0
+
+    def check(self, path, tokens):
+        """Raises ValueError unless 0 < capacity_factor."""
+        del tokens
+        check_capacity(path, self.capacity_factor)
+
+
+def slot_rows(plan: Choices, E: int, C: int) -> tuple[jax.Array, jax.Array]:
+    """row_TK = expert * C + slot of every assignment, E * C for none; and drops by choice rank.
+
+    Slots go to first choices before second ones, and to tokens in order: a rank within the
+    expert, found by sorting one packed integer key (expert, choice, token).
+    """
+    T, K = plan.expert_TK.shape
+    R = T * K
+    if (E + 1) * R >= 2**31:
+        raise ValueError(f"(E + 1) * T * K = {E + 1} * {T} * {K}: must be below 2^31 for the key")
+    expert_R = plan.expert_TK.T.reshape(R)  # choice-major
+    index_R = jnp.arange(R, dtype=jnp.int32)
+    key_R = jnp.sort(expert_R * R + index_R)
+    size_E = plan.assigned_TE(T, E).sum(axis=0).astype(jnp.int32)
+    first_E = jnp.append(jnp.cumsum(size_E) - size_E, size_E.sum())  # the last: unmade choices
+    slot_R = index_R - first_E[key_R // R]
+    slot_R = jnp.zeros(R, jnp.int32).at[key_R % R].set(slot_R, unique_indices=True)
+    served_R = (slot_R < C) & (expert_R < E)
+    row_R = jnp.where(served_R, expert_R * C + slot_R, E * C)
+    dropped_KT = ((slot_R >= C) & (expert_R < E)).reshape(K, T)
+    return row_R.reshape(K, T).T, dropped_KT.sum(axis=1, dtype=jnp.float32)
+
+
+def owners(row_TK: jax.Array, R: int) -> tuple[jax.Array, jax.Array]:
+    """token_R and rank_R of each row: its inverse, token T for rows of nobody."""
+    T, K = row_TK.shape
+    token_TK = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[:, None], (T, K))
+    rank_TK = jnp.broadcast_to(jnp.arange(K, dtype=jnp.int32)[None], (T, K))
+    token_R = jnp.full(R, T, jnp.int32).at[row_TK].set(token_TK, mode="drop")
+    return token_R, jnp.zeros(R, jnp.int32).at[row_TK].set(rank_TK, mode="drop")
