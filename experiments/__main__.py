@@ -24,7 +24,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "where a run keeps its files; it
 _JOBS = flags.DEFINE_integer(
     "jobs", 0, "runs at the same time, each a process; 0 decides by itself", lower_bound=0
 )
-_OURS = (_SIZE, _ARMS, _SEEDS, _SET, _WORKDIR, _JOBS)
+_SHAPE = flags.DEFINE_multi_string("shape", [], "of `bench layer`: T,D,F,E,k; repeatable")
+_SKEWS = flags.DEFINE_list("skews", ["uniform"], "of `bench layer`: uniform, zipf, one, empty")
+_OURS = (_SIZE, _ARMS, _SEEDS, _SET, _WORKDIR, _JOBS, _SHAPE, _SKEWS)
 
 # Failures of the machine, not of the program: permission, full disk, read-only file system.
 _ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EDQUOT}
@@ -89,15 +91,25 @@ def _diff(words: Sequence[str]) -> None:
 
 
 def _bench(words: Sequence[str]) -> None:
-    valid = ["router", "step"]
+    valid = {"layer": ("shape", "skews", "workdir"), "router": (), "step": ("size",)}
     if words[0] not in valid:
         raise ValueError(f"bench {words[0]}: {no_such('benchmark', words[0], valid)}")
-    if words[0] == "router" and _SIZE.present:
-        raise ValueError("--size: is no flag of bench router (valid: none)")
+    taken = valid[words[0]]
+    for flag in (_SIZE, _SHAPE, _SKEWS, _WORKDIR):
+        if flag.present and flag.name not in taken:
+            known = ", ".join(f"--{name}" for name in taken) or "none"
+            raise ValueError(f"--{flag.name}: is no flag of bench {words[0]} (valid: {known})")
     known_size(_SIZE.value)
-    from experiments import bench
+    from experiments import bench, bench_layer
 
-    if words[0] == "router":
+    if words[0] == "layer":
+        shapes = [bench_layer.shape(text) for text in _SHAPE.value] or bench_layer.SHAPES
+        for skew in _SKEWS.value:
+            if skew not in bench_layer.SKEWS:
+                raise ValueError(f"--skews={skew}: {no_such('skew', skew, bench_layer.SKEWS)}")
+        directory = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None
+        bench_layer.layer(shapes, _SKEWS.value, directory=directory)
+    elif words[0] == "router":
         bench.router()
     else:
         bench.step(_SIZE.value)
@@ -124,7 +136,10 @@ COMMANDS = {
         _diff, "A B", "the fields that differ; each a STUDY/ARM or a run's folder", ("size",)
     ),
     "bench": Command(
-        _bench, "step|router", "time a training step of each arm, or all routers", ("size",)
+        _bench,
+        "step|router|layer",
+        "time training steps, routers, or dispatchers against the machine's peak",
+        ("size", "shape", "skews", "workdir"),
     ),
 }
 

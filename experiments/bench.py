@@ -167,7 +167,7 @@ def _print_routers(rows: list[dict], sizes: Sizes, experts_s: float, repeats: in
 
     T, limit = sizes.B * sizes.L, 0.10
     print(f"routing of {T} tokens, D={sizes.D}, E={sizes.E}: {repeats} repeats in turn")
-    print(f"{_processor()}, JAX {jax.__version__}")
+    print(f"{processor()}, JAX {jax.__version__}")
     rows_read = f"{T * sizes.k} rows through SwiGLU, F={sizes.F}"
     print(f"experts, forward: {experts_s * 1e3:.1f} ms for {rows_read}\n")
     print(f"{'router':<19} {'median':>10} {'share':>7} {'quartiles':>15} {'k':>6}")
@@ -185,7 +185,7 @@ def _print_routers(rows: list[dict], sizes: Sizes, experts_s: float, repeats: in
     print(f"above it: {', '.join(slow) or 'none'}; of other kinds: {', '.join(others) or 'none'}")
 
 
-def _processor() -> str:
+def processor() -> str:
     """The name of the accelerator, or of the CPU with its number of cores."""
     import os
     import pathlib

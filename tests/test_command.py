@@ -191,7 +191,19 @@ MISTAKES = {
         f"diff {STUDY}/top1 {{tmp}}/broken",
         "{tmp}/broken/experiment.txt: is not the record of an experiment (",
     ),
-    "unknown benchmark": ("bench layer", "bench layer: no such benchmark (valid: router, step)"),
+    "unknown benchmark": (
+        "bench speed",
+        "bench speed: no such benchmark (valid: layer, router, step)",
+    ),
+    "benchmark of no shape": ("bench layer --shape=1,2", "--shape=1,2: must be five ints T,D,F,E"),
+    "benchmark of no skew": (
+        "bench layer --skews=zpif",
+        "--skews=zpif: no such skew; did you mean 'zipf'?",
+    ),
+    "shapes of steps": (
+        "bench step --shape=1,2,3,4,1",
+        "--shape: is no flag of bench step (valid: --size)",
+    ),
     "benchmark misspelt": (
         "bench ruoter",
         "bench ruoter: no such benchmark; did you mean 'router'?",

@@ -1,0 +1,295 @@
+"""Times every dispatcher against the machine's matmul peak, the dense twin and, if there, peers.
+
+Nothing here reads data. A layer is dispatch, experts and combine on a given plan, so that all see
+the same load; routing has a benchmark of its own.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from moe import registry
+
+
+class Shape(NamedTuple):
+    """T tokens, model width D, expert width F, E experts, k choices."""
+
+    T: int
+    D: int
+    F: int
+    E: int
+    k: int
+
+    @property
+    def flops(self) -> int:
+        """Useful FLOPs of a forward pass: three matrices of k experts for every token."""
+        return 2 * 3 * self.T * self.k * self.D * self.F
+
+
+SHAPES = (
+    Shape(4096, 512, 2048, 8, 2),
+    Shape(4096, 512, 1024, 32, 4),
+    Shape(4096, 512, 256, 64, 8),
+)
+SKEWS = ("uniform", "zipf", "one", "empty")
+
+
+def shape(text: str) -> Shape:
+    """A shape from "T,D,F,E,k"; raises ValueError with the rule."""
+    try:
+        found = Shape(*map(int, text.split(",")))
+    except (ValueError, TypeError):
+        raise ValueError(f"--shape={text}: must be five ints T,D,F,E,k") from None
+    if min(found) < 1 or found.k > found.E:
+        raise ValueError(f"--shape={text}: must be ints T,D,F,E,k >= 1 with k <= E")
+    return found
+
+
+def layer(
+    shapes: Sequence[Shape] = SHAPES,
+    skews: Sequence[str] = ("uniform",),
+    repeats: int = 7,
+    directory: pathlib.Path | None = None,
+) -> list[dict]:
+    """Prints a table for each shape and skew; writes layer.json and layer.png into `directory`.
+
+    Everything of a table runs in turn, `repeats` times. Returns the rows: shape, skew, mechanism,
+    forward_s and both_s (medians; both is forward and backward), gflops (useful, of both), peak
+    (the share of a plain matrix product of that size in the same run), ratio (median over repeats
+    of both to the dense twin's), temp_bytes (what the compiled call allocates), drop_rate.
+    """
+    rows = []
+    for one in shapes:
+        for skew in skews:
+            found = _table(one, skew, repeats)
+            _print(found, one, skew, repeats)
+            rows += found
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "layer.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        _plot(rows, directory / "layer.png")
+        print(f"\nwritten: {directory / 'layer.json'}, {directory / 'layer.png'}")
+    return rows
+
+
+@dataclasses.dataclass
+class Case:
+    """One thing to time: its two calls, and what is known without timing."""
+
+    forward: Callable[[], object]
+    both: Callable[[], object]
+    temp_bytes: int | None = None
+    drop_rate: float = 0.0
+
+
+def _table(one: Shape, skew: str, repeats: int) -> list[dict]:
+    cases = {"matmul": _matmul(one), "dense": _dense(one)}
+    plan = make_plan(one, skew)
+    for name in registry.names("dispatch"):
+        if name != "oracle":
+            cases[name] = _mechanism(registry.lookup("dispatch", name), one, plan)
+    if skew == "uniform":
+        cases |= peers(one)
+    seconds = {name: ([], []) for name in cases}
+    for repeat in range(repeats + 2):
+        for name, case in cases.items():
+            for which, call in enumerate((case.forward, case.both)):
+                tick = time.perf_counter()
+                call()
+                if repeat >= 2:  # the first compiles, the second still warms up
+                    seconds[name][which].append(time.perf_counter() - tick)
+    rate = {name: 3 * one.flops / statistics.median(both) for name, (_, both) in seconds.items()}
+    rows = []
+    for name, case in cases.items():
+        forward, both = seconds[name]
+        ratios = [a / b for a, b in zip(both, seconds["dense"][1], strict=True)]
+        rows.append(
+            {
+                "shape": list(one),
+                "skew": skew,
+                "mechanism": name,
+                "forward_s": statistics.median(forward),
+                "both_s": statistics.median(both),
+                "gflops": rate[name] / 1e9,
+                "peak": rate[name] / rate["matmul"],
+                "ratio": statistics.median(ratios),
+                "temp_bytes": case.temp_bytes,
+                "drop_rate": case.drop_rate,
+            }
+        )
+    return rows
+
+
+def make_plan(one: Shape, skew: str):
+    """A top-k plan of random logits, whose experts differ in popularity as the skew says."""
+    import jax
+    import jax.numpy as jnp
+
+    from moe.routing import Choices
+
+    expert_E = jnp.arange(one.E)
+    bias_E = {
+        "uniform": jnp.zeros(one.E),
+        "zipf": -jnp.log1p(expert_E),
+        "one": 100.0 * (expert_E == 0),
+        "empty": -100.0 * (expert_E % 2) * (one.k <= one.E // 2),
+    }[skew]
+    logits_TE = jax.random.normal(jax.random.key(1), (one.T, one.E)) + bias_E[None]
+    gate_TK, expert_TK = jax.lax.top_k(jax.nn.softmax(logits_TE), one.k)
+    return Choices(expert_TK.astype(jnp.int32), gate_TK)
+
+
+def _calls(function: Callable, *arguments) -> tuple[Callable, Callable, int]:
+    """Compiled forward and forward-and-backward calls, and the bytes that the latter allocates."""
+    import jax
+    import jax.numpy as jnp
+
+    def loss(*arguments):
+        return jnp.sum(jnp.square(function(*arguments).astype(jnp.float32)))
+
+    forward = jax.jit(function)
+    both = jax.jit(jax.grad(loss, tuple(range(len(arguments))))).lower(*arguments).compile()
+    memory = both.memory_analysis()
+    return (
+        lambda: jax.block_until_ready(forward(*arguments)),
+        lambda: jax.block_until_ready(both(*arguments)),
+        memory.temp_size_in_bytes if memory else None,
+    )
+
+
+def _matmul(one: Shape) -> Case:
+    """Plain products with as many FLOPs as the experts have: three of T x D x kF, and backward."""
+    import jax
+
+    keys = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(keys[0], (one.T, one.D))
+    w = jax.random.normal(keys[1], (one.D, one.k * one.F))
+    once = jax.jit(lambda x, w: x @ w)
+
+    def times(count):
+        for _ in range(count):
+            jax.block_until_ready(once(x, w))
+
+    return Case(functools.partial(times, 3), functools.partial(times, 9))
+
+
+def _inputs(one: Shape):
+    import jax
+
+    from moe.experts import SwiGLU
+
+    experts = SwiGLU(one.F)
+    params = jax.jit(lambda key: experts.init(key, one.E, one.D))(jax.random.key(2))
+    return experts, params, jax.random.normal(jax.random.key(3), (one.T, one.D))
+
+
+def _dense(one: Shape) -> Case:
+    """The dense feed-forward layer of the same active FLOPs."""
+    import jax
+
+    from moe.experts import SwiGLU
+
+    ffn = SwiGLU(one.k * one.F)
+    params = jax.jit(lambda key: ffn.init(key, 1, one.D))(jax.random.key(2))
+    x_TD = jax.random.normal(jax.random.key(3), (one.T, one.D))
+    return Case(*_calls(lambda params, x_TD: ffn(params, x_TD[None])[0], params, x_TD))
+
+
+def _mechanism(dispatch, one: Shape, plan) -> Case:
+    experts, params, x_TD = _inputs(one)
+
+    def run(params, x_TD, gate_TK):
+        return dispatch(plan.replace(gate_TK=gate_TK), x_TD, experts, params, one.E)
+
+    import jax
+
+    stats = jax.jit(run)(params, x_TD, plan.gate_TK)[1]
+    dropped = float(stats.dropped_K.sum() / stats.load_E.sum())
+    return Case(*_calls(lambda *a: run(*a)[0], params, x_TD, plan.gate_TK), drop_rate=dropped)
+
+
+def peers(one: Shape) -> dict[str, Case]:
+    """Hugging Face's Mixtral block in eager and grouped form, where torch and it are installed."""
+    try:
+        import torch
+        from transformers import MixtralConfig
+        from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
+    except ImportError:
+        return {}
+    found = {}
+    for form in ("eager", "grouped_mm"):
+        config = MixtralConfig(
+            hidden_size=one.D,
+            intermediate_size=one.F,
+            num_local_experts=one.E,
+            num_experts_per_tok=one.k,
+        )
+        config._experts_implementation = form
+        torch.manual_seed(0)
+        block = MixtralSparseMoeBlock(config)
+        for parameter in block.parameters():
+            torch.nn.init.normal_(parameter, std=one.D**-0.5)
+        x = torch.randn(1, one.T, one.D, requires_grad=True)
+
+        def forward(block=block, x=x):
+            with torch.no_grad():
+                return block(x)
+
+        def both(block=block, x=x):
+            block.zero_grad()
+            y = block(x)
+            (y[0] if isinstance(y, tuple) else y).square().sum().backward()
+
+        found[f"hf {form}"] = Case(forward, both)
+    return found
+
+
+def _print(rows: list[dict], one: Shape, skew: str, repeats: int) -> None:
+    import jax
+
+    from experiments.bench import processor
+
+    T, D, F, E, k = one
+    print(f"\nT={T} D={D} F={F} E={E} k={k}, load {skew}: {repeats} repeats in turn")
+    print(f"{processor()}, JAX {jax.__version__}, float32, SwiGLU; GFLOP/s are useful ones\n")
+    head = ("forward", "and back", "GFLOP/s", "of peak", "/ dense", "memory", "dropped")
+    print(f"{'':<14}" + "".join(f"{word:>11}" for word in head))
+    for row in rows:
+        memory = f"{row['temp_bytes'] / 1e6:.0f} MB" if row["temp_bytes"] else ""
+        print(
+            f"{row['mechanism']:<14}{row['forward_s'] * 1e3:>8.1f} ms{row['both_s'] * 1e3:>8.1f} ms"
+            f"{row['gflops']:>11.1f}{row['peak']:>11.0%}{row['ratio']:>11.2f}{memory:>11}"
+            f"{row['drop_rate']:>11.1%}"
+        )
+
+
+def _plot(rows: list[dict], path: pathlib.Path) -> None:
+    """Share of the matmul peak of every mechanism, a group of bars for each shape and skew."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    from experiments.palette import SPARE
+
+    cases = list(dict.fromkeys((tuple(row["shape"]), row["skew"]) for row in rows))
+    names = [n for n in dict.fromkeys(row["mechanism"] for row in rows) if n != "matmul"]
+    figure, axes = pyplot.subplots(figsize=(2.2 + 2.6 * len(cases), 3.6), layout="constrained")
+    for i, name in enumerate(names):
+        mine = {(tuple(r["shape"]), r["skew"]): r["peak"] for r in rows if r["mechanism"] == name}
+        places = [c + (i - len(names) / 2 + 0.5) * 0.8 / len(names) for c in range(len(cases))]
+        heights = [mine.get(case, 0.0) for case in cases]
+        axes.bar(places, heights, 0.72 / len(names), label=name, color=SPARE[i % len(SPARE)])
+    labels = [f"D={s[1]} F={s[2]}\nE={s[3]} k={s[4]}, {skew}" for s, skew in cases]
+    axes.set_xticks(range(len(cases)), labels)
+    axes.set_ylabel("useful FLOP/s over those of\na plain matrix product")
+    axes.set_ylim(0, 1)
+    axes.legend(ncols=min(len(names), 4), fontsize="small", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

@@ -1,0 +1,56 @@
+"""The benchmark of dispatchers: its rows, plans, files and mistakes; no time is asserted."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import bench_layer
+from experiments.bench_layer import Shape
+from moe import registry
+
+ONE = Shape(T=32, D=8, F=6, E=4, k=2)
+
+
+def test_every_dispatcher_is_timed_beside_its_twin(tmp_path, capsys):
+    rows = bench_layer.layer([ONE], ["uniform", "one"], repeats=2, directory=tmp_path)
+    mechanisms = {row["mechanism"] for row in rows if row["skew"] == "one"}
+    assert mechanisms == {"matmul", "dense", *registry.names("dispatch")} - {"oracle"}
+    by_name = {(row["mechanism"], row["skew"]): row for row in rows}
+    for row in rows:
+        assert row["forward_s"] > 0 and row["both_s"] > 0 and row["shape"] == list(ONE)
+        np.testing.assert_allclose(
+            row["gflops"], 3 * 2 * 3 * 32 * 2 * 8 * 6 / row["both_s"] / 1e9, rtol=1e-6
+        )
+    assert by_name["matmul", "one"]["peak"] == 1 == by_name["dense", "one"]["ratio"]
+    # Expert 0 is the first choice of all 32 tokens and has ceil(1.25 * 64 / 4) = 20 slots.
+    assert by_name["gather", "one"]["drop_rate"] >= 12 / 64
+    assert by_name["ragged", "one"]["drop_rate"] == 0
+    assert json.loads((tmp_path / "layer.json").read_text()) == rows
+    assert (tmp_path / "layer.png").stat().st_size > 1000
+    assert "T=32 D=8 F=6 E=4 k=2, load one" in capsys.readouterr().out
+
+
+def test_plans_are_skewed_as_they_say():
+    def load(skew, one=ONE):
+        return np.bincount(np.ravel(bench_layer.make_plan(one, skew).expert_TK), minlength=one.E)
+
+    assert load("one")[0] == 32 and load("empty")[[1, 3]].sum() == 0
+    wide = Shape(4096, 8, 6, 16, 2)
+    uniform, zipf = load("uniform", wide), load("zipf", wide)
+    assert uniform.max() < 1.2 * uniform.mean() and zipf.max() > 3 * zipf.mean()
+    plan = bench_layer.make_plan(ONE, "uniform")
+    assert bool(jnp.all(plan.expert_TK[:, 0] != plan.expert_TK[:, 1]))
+
+
+def test_the_default_shapes_are_those_of_the_readme():
+    assert bench_layer.shape("4096,512,2048,8,2") == bench_layer.SHAPES[0]
+    # Two FLOPs, three matrices, 4096 tokens of 2 experts, 512 x 2048.
+    assert bench_layer.SHAPES[0].flops == 2 * 3 * 4096 * 2 * 512 * 2048
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "a,b,c,d,e", "1,2,3,4,5", "4,0,2,2,1", ""])
+def test_impossible_shapes_are_one_line(text):
+    with pytest.raises(ValueError, match=f"^--shape={text}: must be .*T,D,F,E,k"):
+        bench_layer.shape(text)
