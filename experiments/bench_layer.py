@@ -90,11 +90,12 @@ class Case:
 def _table(one: Shape, skew: str, repeats: int) -> list[dict]:
     cases = {"matmul": _matmul(one), "dense": _dense(one)}
     plan = make_plan(one, skew)
-    for name in registry.names("dispatch"):
-        if name != "oracle":
-            cases[name] = _mechanism(registry.lookup("dispatch", name), one, plan)
+    for name in mechanisms():
+        cases[name] = _mechanism(registry.lookup("dispatch", name), one, plan)
     if skew == "uniform":
-        cases |= peers(one)
+        from experiments import peers
+
+        cases |= {name: Case(*calls) for name, calls in peers.mixtral(one).items()}
     seconds = {name: ([], []) for name in cases}
     for repeat in range(repeats + 2):
         for name, case in cases.items():
@@ -123,6 +124,14 @@ def _table(one: Shape, skew: str, repeats: int) -> list[dict]:
             }
         )
     return rows
+
+
+def mechanisms() -> list[str]:
+    """The dispatchers for one device; the oracle is no mechanism."""
+    from moe.dispatch.parallel import Parallel
+
+    names = [name for name in registry.names("dispatch") if name != "oracle"]
+    return [n for n in names if not isinstance(registry.lookup("dispatch", n), Parallel)]
 
 
 def make_plan(one: Shape, skew: str):
@@ -211,42 +220,6 @@ def _mechanism(dispatch, one: Shape, plan) -> Case:
     stats = jax.jit(run)(params, x_TD, plan.gate_TK)[1]
     dropped = float(stats.dropped_K.sum() / stats.load_E.sum())
     return Case(*_calls(lambda *a: run(*a)[0], params, x_TD, plan.gate_TK), drop_rate=dropped)
-
-
-def peers(one: Shape) -> dict[str, Case]:
-    """Hugging Face's Mixtral block in eager and grouped form, where torch and it are installed."""
-    try:
-        import torch
-        from transformers import MixtralConfig
-        from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
-    except ImportError:
-        return {}
-    found = {}
-    for form in ("eager", "grouped_mm"):
-        config = MixtralConfig(
-            hidden_size=one.D,
-            intermediate_size=one.F,
-            num_local_experts=one.E,
-            num_experts_per_tok=one.k,
-        )
-        config._experts_implementation = form
-        torch.manual_seed(0)
-        block = MixtralSparseMoeBlock(config)
-        for parameter in block.parameters():
-            torch.nn.init.normal_(parameter, std=one.D**-0.5)
-        x = torch.randn(1, one.T, one.D, requires_grad=True)
-
-        def forward(block=block, x=x):
-            with torch.no_grad():
-                return block(x)
-
-        def both(block=block, x=x):
-            block.zero_grad()
-            y = block(x)
-            (y[0] if isinstance(y, tuple) else y).square().sum().backward()
-
-        found[f"hf {form}"] = Case(forward, both)
-    return found
 
 
 def _print(rows: list[dict], one: Shape, skew: str, repeats: int) -> None:

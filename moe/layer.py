@@ -8,14 +8,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from moe import sharding
 from moe.dispatch.contract import Dispatch, Stats, mix
 from moe.dispatch.ragged import Ragged
 from moe.experts import Experts, NullExperts, SharedExpert, SwiGLU
 from moe.losses import Terms
 from moe.routers.top_k import TopK
 from moe.routing import Choices, Mix, Params, Plan, Router, Slots
-
-_BATCH_AXES = ("data", "fsdp", "expert")  # mesh axes over which a batch is split
 
 
 @flax.struct.dataclass
@@ -168,8 +167,7 @@ class MoE:
 
 def _devices(B: int) -> int:
     """Into how many parts the mesh in use splits a batch of B sequences."""
-    sizes = jax.sharding.get_abstract_mesh().shape
-    return math.gcd(B, math.prod(sizes.get(axis, 1) for axis in _BATCH_AXES))
+    return math.gcd(B, sharding.batch_parts())
 
 
 def _without_null(plan: Plan, E: int) -> Plan:

@@ -6,8 +6,6 @@ blocks, which run near the peak of a matrix product; the rest in small ones, whi
 Each expert's matrix is taken out of the stack once.
 """
 
-import functools
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -69,7 +67,7 @@ def _multiply(groups: Groups, x_RD: jax.Array, w_EDF: jax.Array, contract: int) 
     Blocks run in order: what the last block of an expert writes past its own rows is written
     again by the next expert, and past the last row there is padding that nobody reads.
     """
-    y_RF = jnp.zeros((x_RD.shape[0], w_EDF.shape[2 - contract]), x_RD.dtype)
+    y_RF = vary_like(jnp.zeros((x_RD.shape[0], w_EDF.shape[2 - contract]), x_RD.dtype), x_RD)
 
     def of_expert(e, y_RF):
         w = lax.dynamic_index_in_dim(w_EDF, e, keepdims=False)
@@ -85,13 +83,24 @@ def _multiply(groups: Groups, x_RD: jax.Array, w_EDF: jax.Array, contract: int) 
     return lax.fori_loop(0, w_EDF.shape[0], of_expert, y_RF)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=())
+def vary_like(a: jax.Array, other: jax.Array) -> jax.Array:
+    """The array, differing between devices wherever the other one does (inside `shard_map`)."""
+    wanted, has = (jax.typeof(b).manual_axis_type.varying for b in (other, a))
+    missing = tuple(wanted - has)
+    return lax.pcast(a, missing, to="varying") if missing else a
+
+
 def grouped_product(groups: Groups, x_RD: jax.Array, w_EDF: jax.Array) -> jax.Array:
     """Row r of expert e becomes x_r w_e; returns y_RF.
 
     x_RD ends in `groups.padding` rows that belong to nobody: they must be finite, and what comes
     out in their place has no meaning. Gradients with respect to x_RD and w_EDF.
     """
+    return _grouped(groups, x_RD, vary_like(w_EDF, x_RD))
+
+
+@jax.custom_vjp
+def _grouped(groups, x_RD, w_EDF):
     return _multiply(groups, x_RD, w_EDF, 0)
 
 
@@ -110,11 +119,11 @@ def _backward(residuals, dy_RF):
                 x = jnp.where(lax.broadcasted_iota(jnp.int32, (rows, 1), 0) < own, x, 0)
             return dw + lax.dot_general(x, dy, (((0,), (0,)), ((), ())))
 
-        dw = groups.each_block(e, block, jnp.zeros(w_EDF.shape[1:], w_EDF.dtype))
+        dw = groups.each_block(e, block, jnp.zeros_like(w_EDF[0]))
         return lax.dynamic_update_index_in_dim(dw_EDF, dw, e, 0)
 
     dw_EDF = lax.fori_loop(0, w_EDF.shape[0], of_expert, jnp.zeros_like(w_EDF))
     return None, _multiply(groups, dy_RF, w_EDF, 1), dw_EDF
 
 
-grouped_product.defvjp(_forward, _backward)
+_grouped.defvjp(_forward, _backward)

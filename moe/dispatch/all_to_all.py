@@ -1,0 +1,59 @@
+"""Expert parallelism by exchange: each assignment travels to the device of its expert and back.
+
+Dense all-to-all of buffers with room for `capacity_factor` times the even share of every pair of
+devices (GShard, arXiv 2006.16668, with devices in the place of experts). Within a device nothing
+is dropped, so a pair's room is shared by all experts there.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from moe.dispatch.contract import Stats
+from moe.dispatch.gather import owners, slot_rows
+from moe.dispatch.parallel import AXIS, Parallel, load
+from moe.dispatch.rows import combine_rows, take_rows
+from moe.routing import Choices, capacity, check_capacity
+
+
+@dataclasses.dataclass(frozen=True)
+class AllToAll(Parallel):
+    """Sends rows to experts' devices and back; what a pair of devices has no room for is dropped.
+
+    Dropped are the later choices first, and within a choice the later tokens.
+
+    Attributes:
+      capacity_factor: room of a pair of devices over its even share; as many as there are devices
+        drops nothing.
+    """
+
+    capacity_factor: float = 2.0
+
+    def exchange(self, plan, x_TD, experts, params, E, size):
+        """Computes y_TD of this device's tokens."""
+        T, K, own = x_TD.shape[0], plan.expert_TK.shape[1], E // size
+        # Devices are to rows what experts are in `gather`: E and more is nobody's device.
+        to_device = plan.replace(expert_TK=plan.expert_TK // own)
+        # A token may have several experts on one device, so the cap is T * K and not T.
+        C = min(T * K, capacity(self.capacity_factor, T * K, 1, size))
+        row_TK, dropped_K = slot_rows(to_device, size, C)
+        token_R, rank_R = owners(row_TK, size * C)
+        sent_RD = take_rows(x_TD, token_R, row_TK)
+        expert_R = plan.expert_TK.at[token_R, rank_R].get(mode="fill", fill_value=E) % own
+        expert_R = jnp.where(token_R < T, expert_R, own)
+
+        def swap(a):
+            return jax.lax.all_to_all(a, AXIS, 0, 0, tiled=True)
+
+        theirs = Choices(swap(expert_R)[:, None], jnp.ones((size * C, 1), jnp.float32))
+        served_RD, stats = self.local(theirs, swap(sent_RD), experts, params, own)
+        back_RD = swap(served_RD)
+        gate_TK = jnp.where(plan.expert_TK < E, plan.gate_TK, 0)
+        y_TD = combine_rows(back_RD, gate_TK, token_R, rank_R, row_TK)
+        return y_TD, Stats(load(plan, E), dropped_K, stats.slots_used)
+
+    def check(self, path, tokens):
+        """Raises ValueError unless 0 < capacity_factor."""
+        del tokens
+        check_capacity(path, self.capacity_factor)
