@@ -175,3 +175,23 @@ def match_parameters(model: Transformer, reference: Transformer) -> Transformer:
     """The model with the width at which it has the reference's total parameters, within 1 %."""
     target = sum(params_by_part(reference).values())
     return _solve(model, lambda m: sum(params_by_part(m).values()), target)
+
+
+def fine_grained(model: Transformer, parts: int) -> Transformer:
+    """Every expert cut into `parts` of its width, and as many times the choices (2401.06066).
+
+    Expert parameters and FLOPs stay the same; the router grows. Raises ValueError, one line, where
+    the width does not divide or a router has no k.
+    """
+    moe, width = model.moe, model.moe.experts.width
+    if parts < 1 or width % parts:
+        raise ValueError(f"model.moe.experts.width={width}: must be divisible by parts={parts}")
+    if not hasattr(moe.router, "k"):
+        raise ValueError(f"model.moe.router={type(moe.router).__name__}: has no k to multiply")
+    changed = dataclasses.replace(
+        moe,
+        num_experts=moe.num_experts * parts,
+        router=dataclasses.replace(moe.router, k=moe.router.k * parts),
+        experts=dataclasses.replace(moe.experts, width=width // parts),
+    )
+    return model.clone(moe=changed)

@@ -12,7 +12,7 @@ from experiments.request import resolve
 from moe import cost
 from moe.attention import Attention
 from moe.dispatch.einsum import Einsum
-from moe.experts import ReLU, SwiGLU
+from moe.experts import NullExperts, ReLU, SharedExpert, SwiGLU
 from moe.layer import MoE
 from moe.model import Transformer
 from moe.routers.dense import Dense
@@ -155,3 +155,33 @@ def test_overrides_keep_what_they_do_not_name():
         dataclasses.replace(experiment.model.moe.router, k=2)
         == STUDY.build("top2", "tiny").model.moe.router
     )
+
+
+def test_fine_grained_experts_keep_parameters_and_flops():
+    model = published(64, 2, (2, 2, 32), 48, 4, 2, 100)
+    fine = cost.fine_grained(model, 4)
+    assert (fine.moe.num_experts, fine.moe.router.k, fine.moe.experts.width) == (16, 8, 12)
+    for tokens in (None, 64):
+        one, many = (cost.params_by_part(m, tokens) for m in (model, fine))
+        assert one["experts"] == many["experts"] and 4 * one["router"] == many["router"]
+    with pytest.raises(
+        ValueError, match="^model.moe.experts.width=48: must be divisible by parts=5"
+    ):
+        cost.fine_grained(model, 5)
+    with pytest.raises(ValueError, match="^model.moe.router=Dense: has no k to multiply$"):
+        moe = dataclasses.replace(model.moe, router=Dense())
+        cost.fine_grained(model.clone(moe=moe), 2)
+
+
+def test_shared_and_null_experts_are_counted():
+    # Shared: 3 * 16 * 5 for every token. Null: zero, copy and two constants of 16 + 32 numbers;
+    # of 2 choices, 4 / 8 go to feed-forward experts of 3 * 16 * 8.
+    moe = MoE(4, TopK(k=2), experts=SwiGLU(8), shared=SharedExpert(SwiGLU(5)), null=NullExperts())
+    attention = Attention(num_heads=2, num_kv_heads=1, head_width=8)
+    model = Transformer(32, 1, 16, attention, moe=moe, moe_layers=(0,))
+    parts = cost.params_by_part(model, tokens=8)
+    assert parts["shared_experts"] == 3 * 16 * 5 and parts["null_experts"] == 2 * (16 + 32)
+    assert parts["experts"] == 2 * 4 / 8 * 3 * 16 * 8 and parts["router"] == 16 * 8
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
+    total = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert sum(cost.params_by_part(model).values()) == total

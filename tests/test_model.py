@@ -156,6 +156,26 @@ def test_groups_route_apart():
     np.testing.assert_array_equal(again, y_BLD)
 
 
+def test_a_device_scope_forms_losses_over_each_devices_part():
+    layers = [
+        MoE(num_experts=4, router=TopK(k=2, losses=Losses(scope=scope)), experts=SwiGLU(8))
+        for scope in ("device", "sequence", "batch")
+    ]
+    params = layers[0].init(jax.random.key(0), D, V)
+    x_BLD, ids = jax.random.normal(jax.random.key(1), (4, L, D)), jnp.zeros((4, L), jnp.int32)
+
+    def loss(layer, x_BLD):
+        return float(jax.jit(layer)(params, x_BLD, ids, None)[1].losses["load_balance"])
+
+    device, sequence, batch = layers
+    assert loss(device, x_BLD) == loss(batch, x_BLD)  # one device
+    auto = (jax.sharding.AxisType.Auto,)
+    for count, like in ((4, sequence), (1, batch)):
+        with jax.set_mesh(jax.make_mesh((count,), ("data",), axis_types=auto)):
+            np.testing.assert_allclose(loss(device, x_BLD), loss(like, x_BLD), rtol=1e-6)
+    assert abs(loss(sequence, x_BLD) / loss(batch, x_BLD) - 1) > 1e-3
+
+
 def test_attention_equals_the_naive_form():
     attention = Attention(num_heads=4, num_kv_heads=2, head_width=8, qk_norm=False)
     params = attention.init(jax.random.key(0), D, 1)

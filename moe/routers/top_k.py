@@ -214,9 +214,11 @@ def choose(preference_TE: jax.Array, k: int) -> jax.Array:
 def largest(value_TE: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """The k largest of each row and their places, ties to the lowest place.
 
-    The barrier keeps XLA:CPU from turning a slice of the result into a full sort.
+    Barriers keep XLA:CPU from turning a slice of the result into a full sort. Each result has its
+    own: on a pair the partitioner over devices fails.
     """
-    return jax.lax.optimization_barrier(jax.lax.top_k(value_TE, k))
+    value_TK, place_TK = jax.lax.top_k(value_TE, k)
+    return jax.lax.optimization_barrier(value_TK), jax.lax.optimization_barrier(place_TK)
 
 
 def take(value_TE: jax.Array, expert_TK: jax.Array) -> jax.Array:
