@@ -135,7 +135,7 @@ class NullExperts:
         skipped = self.zero + self.copy
         x_ZCD = x_ECD[skipped:]
         weights = params["w_ED2"].astype(x_ECD.dtype)
-        mix = jax.nn.softmax(jnp.einsum("ECD,EDM->ECM", x_ZCD, weights), axis=-1)
+        mix = jax.nn.softmax(jnp.einsum("ECD,EDX->ECX", x_ZCD, weights), axis=-1)
         vector_ZCD = params["vector_ED"].astype(x_ECD.dtype)[:, None]
         constant_ZCD = mix[..., :1] * x_ZCD + mix[..., 1:] * vector_ZCD
         zero_ZCD = jnp.zeros_like(x_ECD[: self.zero])

@@ -54,7 +54,7 @@ class MultiHash(MoE):
     block: int = 256
 
     def initializers(self, D, V):
-        """Replaces the experts' weights by w_in_EDF and w_out_EGP, G = K F and P = D / K."""
+        """Replaces the experts' weights by w_in_EDF and w_out_EUP, U = K F and P = D / K."""
         return {**super().initializers(D, V), "experts": lambda key: self._init_parts(key, D)}
 
     def _init_parts(self, key: jax.Array, D: int) -> Params:
@@ -62,7 +62,7 @@ class MultiHash(MoE):
         keys = jax.random.split(key)
         return {
             "w_in_EDF": jax.random.normal(keys[0], (E, D, F)) * (2 / D) ** 0.5,
-            "w_out_EGP": jax.random.normal(keys[1], (E, K * F, D // K)) / (K * F) ** 0.5,
+            "w_out_EUP": jax.random.normal(keys[1], (E, K * F, D // K)) / (K * F) ** 0.5,
         }
 
     def _serve(self, params: Params, plan: Plan, x_TD: jax.Array) -> tuple[jax.Array, Stats]:
@@ -80,8 +80,8 @@ class MultiHash(MoE):
             return _apply(own, rows, w[part], self.block)
 
         v = [jax.nn.relu(of_block(k, x_TD, weights["w_in_EDF"])) for k in range(K)]
-        v_TG = jnp.concatenate(v, axis=1)
-        y = [of_block(k, v_TG, weights["w_out_EGP"]) for k in range(K)]
+        v_TU = jnp.concatenate(v, axis=1)
+        y = [of_block(k, v_TU, weights["w_out_EUP"]) for k in range(K)]
         return jnp.concatenate(y, axis=1), no_drops(plan, T, E)
 
     def check(self, path, tokens):

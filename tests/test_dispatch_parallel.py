@@ -54,7 +54,10 @@ def run(dispatch, params, x_TD, plan):
     return jax.grad(loss, (0, 1, 2), has_aux=True)(params, x_TD, plan.gate_TK)
 
 
-@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize(
+    "mesh",
+    [pytest.param(m, marks=() if m.startswith("data") else pytest.mark.slow) for m in MESHES],
+)
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_equals_the_oracle_on_every_mesh_under_every_load(name, mesh):
     params, x_TD = inputs()
@@ -73,6 +76,14 @@ def test_equals_the_oracle_on_every_mesh_under_every_load(name, mesh):
             np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max() + 1e-6))
 
         jax.tree.map(close, grads, want_grads)
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_without_an_expert_axis_one_device_serves_all(name):
+    params, x_TD = inputs()
+    plan = plan_of("zipf")
+    one, two = (run(d, params, x_TD, plan)[1][0] for d in (MECHANISMS[name], Oracle()))
+    np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
 
 
 def test_a_pair_of_devices_drops_what_it_has_no_room_for():

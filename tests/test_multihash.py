@@ -34,7 +34,7 @@ def naive(params, x_BLD, id_BL):
     for x, token in zip(x_TD, np.asarray(id_BL).ravel(), strict=True):
         parts = table_VK[token].tolist()
         v = jnp.concatenate([jax.nn.relu(x @ weights["w_in_EDF"][e]) for e in parts])
-        y_TD.append(jnp.concatenate([v @ weights["w_out_EGP"][e] for e in parts]))
+        y_TD.append(jnp.concatenate([v @ weights["w_out_EUP"][e] for e in parts]))
     return jnp.stack(y_TD).reshape(x_BLD.shape)
 
 
