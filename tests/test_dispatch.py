@@ -37,6 +37,10 @@ def dispatchers():
 
 
 DISPATCHERS = dispatchers()
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow if name == "ragged block=1000" else ())
+    for name in DISPATCHERS
+]
 
 
 def choices(K, skew):
@@ -78,7 +82,7 @@ PLANS |= {"some choices unmade": (some_unmade,), "slots": (slots,), "mix": (mixt
 
 
 @pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize("name", DISPATCHERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_values_and_gradients_equal_the_oracle(name, plan):
     make, *arguments = PLANS[plan]
     plan = make(*arguments)
@@ -112,7 +116,7 @@ def test_values_and_gradients_equal_the_oracle(name, plan):
     jax.tree.map(close, grads, want_grads)
 
 
-@pytest.mark.parametrize("name", DISPATCHERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_bfloat16_is_near_float32_and_keeps_its_dtype(name):
     experts, plan = ReLU(32), choices(2, "zipf")
     params = experts.init(jax.random.key(0), E, D)
@@ -124,7 +128,7 @@ def test_bfloat16_is_near_float32_and_keeps_its_dtype(name):
     np.testing.assert_allclose(y_TD.astype(jnp.float32), want_TD, atol=2e-2 * scale)
 
 
-@pytest.mark.parametrize("name", DISPATCHERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_dropless_outputs_do_not_depend_on_neighbours(name):
     experts, plan = SwiGLU(9), choices(2, "uniform")
     params = experts.init(jax.random.key(0), E, D)

@@ -23,7 +23,10 @@ def reference(sizes, x_RD, w_EDF):
 
 
 @pytest.mark.parametrize("sizes", [(4, 4), (0, 9, 0), (13, 0, 1), (1, 1, 1, 1)])
-@pytest.mark.parametrize("rows", [(1, 1), (4, 2), (4, 3), (4, 4), (16, 5)])
+@pytest.mark.parametrize(
+    "rows",
+    [(4, 2), (16, 5), *(pytest.param(r, marks=pytest.mark.slow) for r in ((1, 1), (4, 3), (4, 4)))],
+)
 def test_product_and_gradients(sizes, rows):
     groups, x_RD, w_EDF = case(sizes, *rows)
     R = sum(sizes)
