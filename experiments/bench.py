@@ -3,7 +3,8 @@
 import dataclasses
 import statistics
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from moe import registry
 
@@ -90,19 +91,12 @@ def router(sizes: Sizes = _SIZES, repeats: int = 9, names: tuple[str, ...] = ())
     their check allows it. Returns the rows: router, plan, k, as_is, median_s, ratio (median over
     repeats), low and high (quartiles of the ratio).
     """
-    import jax
 
     names = names or registry.names("router")
     routers = {name: _with_k(registry.lookup("router", name), sizes) for name in names}
     calls = {"experts": _experts_call(sizes)}
     calls |= {name: _router_call(routers[name], sizes) for name in names}
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for repeat in range(repeats + 2):
-        for name, call in calls.items():
-            tick = time.perf_counter()
-            jax.block_until_ready(call())
-            if repeat >= 2:  # the first compiles, the second still warms up
-                seconds[name].append(time.perf_counter() - tick)
+    seconds = interleaved(calls, repeats)
     rows = []
     for name in names:
         row = _row(name, seconds, "experts")
@@ -113,6 +107,20 @@ def router(sizes: Sizes = _SIZES, repeats: int = 9, names: tuple[str, ...] = ())
         rows.append({"router": row.pop("arm")} | facts | row)
     _print_routers(rows, sizes, statistics.median(seconds["experts"]), repeats)
     return rows
+
+
+def interleaved(calls: dict[Any, Callable[[], Any]], repeats: int) -> dict[Any, list[float]]:
+    """Seconds of every call, `repeats` times in turn, after two rounds that compile and warm up."""
+    import jax
+
+    seconds = {name: [] for name in calls}
+    for repeat in range(repeats + 2):
+        for name, call in calls.items():
+            tick = time.perf_counter()
+            jax.block_until_ready(call())
+            if repeat >= 2:
+                seconds[name].append(time.perf_counter() - tick)
+    return seconds
 
 
 def _with_k(one, sizes: Sizes):

@@ -9,10 +9,10 @@ import functools
 import json
 import pathlib
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from experiments.bench import interleaved, processor
 from moe import registry
 
 
@@ -96,26 +96,25 @@ def _table(one: Shape, skew: str, repeats: int) -> list[dict]:
         from experiments import peers
 
         cases |= {name: Case(*calls) for name, calls in peers.mixtral(one).items()}
-    seconds = {name: ([], []) for name in cases}
-    for repeat in range(repeats + 2):
-        for name, case in cases.items():
-            for which, call in enumerate((case.forward, case.both)):
-                tick = time.perf_counter()
-                call()
-                if repeat >= 2:  # the first compiles, the second still warms up
-                    seconds[name][which].append(time.perf_counter() - tick)
-    rate = {name: 3 * one.flops / statistics.median(both) for name, (_, both) in seconds.items()}
+    calls = {
+        (name, which): getattr(case, which)
+        for name, case in cases.items()
+        for which in ("forward", "both")
+    }
+    seconds = interleaved(calls, repeats)
+    median = {key: statistics.median(found) for key, found in seconds.items()}
+    rate = {name: 3 * one.flops / median[name, "both"] for name in cases}
     rows = []
     for name, case in cases.items():
-        forward, both = seconds[name]
-        ratios = [a / b for a, b in zip(both, seconds["dense"][1], strict=True)]
+        pairs = zip(seconds[name, "both"], seconds["dense", "both"], strict=True)
+        ratios = [a / b for a, b in pairs]
         rows.append(
             {
                 "shape": list(one),
                 "skew": skew,
                 "mechanism": name,
-                "forward_s": statistics.median(forward),
-                "both_s": statistics.median(both),
+                "forward_s": median[name, "forward"],
+                "both_s": median[name, "both"],
                 "gflops": rate[name] / 1e9,
                 "peak": rate[name] / rate["matmul"],
                 "ratio": statistics.median(ratios),
@@ -164,11 +163,8 @@ def _calls(function: Callable, *arguments) -> tuple[Callable, Callable, int]:
     forward = jax.jit(function)
     both = jax.jit(jax.grad(loss, tuple(range(len(arguments))))).lower(*arguments).compile()
     memory = both.memory_analysis()
-    return (
-        lambda: jax.block_until_ready(forward(*arguments)),
-        lambda: jax.block_until_ready(both(*arguments)),
-        memory.temp_size_in_bytes if memory else None,
-    )
+    temp_bytes = memory.temp_size_in_bytes if memory else None
+    return lambda: forward(*arguments), lambda: both(*arguments), temp_bytes
 
 
 def _matmul(one: Shape) -> Case:
@@ -224,8 +220,6 @@ def _mechanism(dispatch, one: Shape, plan) -> Case:
 
 def _print(rows: list[dict], one: Shape, skew: str, repeats: int) -> None:
     import jax
-
-    from experiments.bench import processor
 
     T, D, F, E, k = one
     print(f"\nT={T} D={D} F={F} E={E} k={k}, load {skew}: {repeats} repeats in turn")

@@ -41,6 +41,12 @@ class Experts(Protocol):
         ...
 
 
+def apply_one(experts: Experts, params: Params, x_BLD: jax.Array) -> jax.Array:
+    """y_BLD of a network with E = 1 that reads every token."""
+    B, L, D = x_BLD.shape
+    return experts(params, x_BLD.reshape(1, B * L, D)).reshape(B, L, D)
+
+
 def _dense_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Normal with standard deviation 1/sqrt(fan in); fan in is the next to last axis."""
     return jax.random.normal(key, shape) / shape[-2] ** 0.5
@@ -169,8 +175,7 @@ class SharedExpert:
 
     def __call__(self, params: Params, x_BLD: jax.Array) -> jax.Array:
         """Returns y_BLD."""
-        B, L, D = x_BLD.shape
-        return self.ffn(params, x_BLD.reshape(1, B * L, D)).reshape(B, L, D)
+        return apply_one(self.ffn, params, x_BLD)
 
 
 @dataclasses.dataclass(frozen=True)

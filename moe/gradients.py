@@ -5,6 +5,7 @@ microbatches or spread over devices has the loss and the gradient of the undivid
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -80,8 +81,8 @@ def loss_fn(
         reports = _with_totals(experiment, reports, totals, batch.id_BL.size)
     losses, metrics = _means(reports.losses), _means(reports.metrics)
     loss = nats + sum(losses.values())
-    found = Metrics(loss, nats, jnp.zeros(()), losses, metrics, reports.load_NE, reports.dropped_N)
-    return loss, found.replace(stats=reports.stats)
+    counts = reports.load_NE, reports.dropped_N, reports.stats
+    return loss, Metrics(loss, nats, jnp.zeros(()), losses, metrics, *counts)
 
 
 def _with_totals(experiment: Experiment, reports: Any, totals: Any, tokens: int) -> Any:
@@ -106,25 +107,30 @@ def _means(layers: tuple[Terms, ...]) -> Terms:
     return {name: jnp.mean(jnp.stack([d[name] for d in layers if name in d])) for name in names}
 
 
-def _batch_sums(experiment, learned, state, parts, part_rngs) -> tuple[Terms, ...] | None:
+def _total(function: Callable[[Any], Any], parts: Any) -> Any:
+    """The sum of function(part), a tree of arrays, over the leading axis of `parts`, in turn."""
+    first = jax.tree.map(lambda a: a[0], parts)
+    shapes = jax.eval_shape(function, first)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, function(part)), None
+
+    return jax.lax.scan(add, zeros, parts)[0]
+
+
+def _batch_sums(experiment, learned, state, parts) -> tuple[Terms, ...] | None:
     """A forward pass over all microbatches, for the sums of losses whose scope is the batch."""
     model = experiment.model
-    if model.moe is None or all(router.losses.scope != "batch" for router in model.routers):
+    if all(router.losses.scope != "batch" for router in model.routers):
         return None
     params = merge_state(learned, state)
 
-    def sums(part, rng):
-        return model.apply({"params": params}, part.id_BL, rng, part.label_BL)[1].sums
+    def sums(part):
+        batch, rng = part
+        return model.apply({"params": params}, batch.id_BL, rng, batch.label_BL)[1].sums
 
-    def add(total, part):
-        return jax.tree.map(jnp.add, total, sums(*part)), None
-
-    first = jax.tree.map(lambda a: a[0], (parts, part_rngs))
-    shapes = jax.eval_shape(lambda part: sums(*part), first)
-    if not jax.tree.leaves(shapes):
-        return None
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    return jax.lax.scan(add, zeros, (parts, part_rngs))[0]
+    return _total(sums, parts)
 
 
 def gradients(
@@ -139,20 +145,10 @@ def gradients(
     grad = jax.grad(loss_fn, has_aux=True)
     if A == 1:
         return grad(learned, state, experiment, batch, rng)
-    parts = jax.tree.map(lambda a: a.reshape(A, a.shape[0] // A, *a.shape[1:]), batch)
-    part_rngs = jax.random.split(rng, A)
-    totals = _batch_sums(experiment, learned, state, parts, part_rngs)
-
-    def part_grad(part):
-        return grad(learned, state, experiment, *part, totals)
-
-    def add(total, part):
-        return jax.tree.map(jnp.add, total, part_grad(part)), None
-
-    first = jax.tree.map(lambda a: a[0], (parts, part_rngs))
-    shapes = jax.eval_shape(part_grad, first)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    (grads, metrics), _ = jax.lax.scan(add, zeros, (parts, part_rngs))
+    batches = jax.tree.map(lambda a: a.reshape(A, a.shape[0] // A, *a.shape[1:]), batch)
+    parts = batches, jax.random.split(rng, A)
+    totals = _batch_sums(experiment, learned, state, parts)
+    grads, metrics = _total(lambda part: grad(learned, state, experiment, *part, totals), parts)
     mean = functools.partial(jax.tree.map, lambda a: a / A)
     counts = {name: getattr(metrics, name) for name in ("load_NE", "dropped_N", "stats")}
     return mean(grads), mean(metrics).replace(**counts)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from moe.attention import Attention
-from moe.experts import Experts, SwiGLU
+from moe.experts import Experts, SwiGLU, apply_one
 from moe.flax_host import LinenMoE
 from moe.layer import Aux, MoE
 from moe.layout import Layout
@@ -28,9 +28,8 @@ class DenseFFN(nn.Module):
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
         """Returns y_BLD."""
-        B, L, D = x_BLD.shape
-        params = self.param("experts", self.experts.init, 1, D)
-        return self.experts(params, x_BLD.reshape(1, B * L, D)).reshape(B, L, D)
+        params = self.param("experts", self.experts.init, 1, x_BLD.shape[-1])
+        return apply_one(self.experts, params, x_BLD)
 
 
 class Block(nn.Module):

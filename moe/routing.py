@@ -178,6 +178,38 @@ def capacity(capacity_factor: float, T: int, K: float, E: int) -> int:
     return min(T, math.ceil(capacity_factor * T * K / E - 1e-9))
 
 
+def slot_rows(plan: Choices, E: int, C: int) -> tuple[jax.Array, jax.Array]:
+    """row_TK = expert * C + slot of every assignment, E * C for none; and drops by choice rank.
+
+    Slots go to first choices before second ones, and to tokens in order: a rank within the
+    expert, found by sorting one packed integer key (expert, choice, token).
+    """
+    T, K = plan.expert_TK.shape
+    R = T * K
+    if (E + 1) * R >= 2**31:
+        raise ValueError(f"(E + 1) * T * K = {E + 1} * {T} * {K}: must be below 2^31 for the key")
+    expert_R = plan.expert_TK.T.reshape(R)  # choice-major
+    index_R = jnp.arange(R, dtype=jnp.int32)
+    key_R = jnp.sort(expert_R * R + index_R)
+    size_E = plan.assigned_TE(T, E).sum(axis=0).astype(jnp.int32)
+    first_E = jnp.append(jnp.cumsum(size_E) - size_E, size_E.sum())  # the last: unmade choices
+    slot_R = index_R - first_E[key_R // R]
+    slot_R = jnp.zeros(R, jnp.int32).at[key_R % R].set(slot_R, unique_indices=True)
+    served_R = (slot_R < C) & (expert_R < E)
+    row_R = jnp.where(served_R, expert_R * C + slot_R, E * C)
+    dropped_KT = ((slot_R >= C) & (expert_R < E)).reshape(K, T)
+    return row_R.reshape(K, T).T, dropped_KT.sum(axis=1, dtype=jnp.float32)
+
+
+def owners(row_TK: jax.Array, R: int) -> tuple[jax.Array, jax.Array]:
+    """token_R and rank_R of each row: its inverse, token T for rows of nobody."""
+    T, K = row_TK.shape
+    token_TK = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32)[:, None], (T, K))
+    rank_TK = jnp.broadcast_to(jnp.arange(K, dtype=jnp.int32)[None], (T, K))
+    token_R = jnp.full(R, T, jnp.int32).at[row_TK].set(token_TK, mode="drop")
+    return token_R, jnp.zeros(R, jnp.int32).at[row_TK].set(rank_TK, mode="drop")
+
+
 def check_capacity(path: str, capacity_factor: float) -> None:
     """Raises ValueError unless the capacity factor is a number > 0."""
     if not 0 < capacity_factor < float("inf"):

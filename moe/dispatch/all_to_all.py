@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from moe.dispatch.contract import Stats
-from moe.dispatch.gather import owners, slot_rows
 from moe.dispatch.parallel import AXIS, Parallel, load
 from moe.dispatch.rows import combine_rows, take_rows
-from moe.routing import Choices, capacity, check_capacity
+from moe.routing import Choices, capacity, check_capacity, owners, slot_rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.routers.top_k import TopK
-from moe.routing import Choices, Slots, capacity, check_capacity
+from moe.routing import Choices, Slots, capacity, check_capacity, owners, slot_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +53,10 @@ class BatchPriority(TopK):
 
 def fill(plan: Choices, order_T: jax.Array, E: int, C: int) -> Slots:
     """Gives the C slots of each expert to first choices in the given order, then to second ones."""
-    T, K = plan.expert_TK.shape
-    expert_KT = plan.expert_TK[order_T].T
-    hot = jax.nn.one_hot(expert_KT.reshape(K * T), E, dtype=jnp.int32)
-    slot_KT = jnp.sum((jnp.cumsum(hot, axis=0) - 1) * hot, axis=1).reshape(K, T)
-    token_KT = jnp.broadcast_to(order_T[None], (K, T))
-    where = (expert_KT, jnp.where(slot_KT < C, slot_KT, C))  # C is out of bounds: dropped
-    token_EC = jnp.full((E, C), T, jnp.int32).at[where].set(token_KT, mode="drop")
-    gate_EC = jnp.zeros((E, C)).at[where].set(plan.gate_TK[order_T].T, mode="drop")
-    return Slots(token_EC, gate_EC)
+    T = order_T.shape[0]
+    ordered = Choices(plan.expert_TK[order_T], plan.gate_TK[order_T])
+    row_TK, _ = slot_rows(ordered, E, C)
+    place_R, rank_R = owners(row_TK, E * C)
+    token_R = order_T.at[place_R].get(mode="fill", fill_value=T)
+    gate_R = ordered.gate_TK.at[place_R, rank_R].get(mode="fill", fill_value=0)
+    return Slots(token_R.reshape(E, C), gate_R.reshape(E, C))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.losses import Losses, check_weight
-from moe.routers.top_k import product
+from moe.routers.top_k import init_matrix, product
 from moe.routing import Router, Routing, Slots, capacity, check_capacity
 
 
@@ -36,7 +36,7 @@ class ExpertChoice(Router):
     def init(self, key, D, E, V):
         """Makes w_DE in float32."""
         del V
-        return {"w_DE": jax.random.normal(key, (D, E)) * (self.init_scale / D**0.5)}
+        return {"w_DE": init_matrix(key, D, E, self.init_scale)}
 
     def __call__(self, params, x_TD, id_T, E, rng):
         """Routes x_TD: S = softmax over experts, then top-C over tokens (the paper's eq. 1-2)."""

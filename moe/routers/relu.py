@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.losses import check_weight
-from moe.routers.top_k import choose, product, take
+from moe.routers.top_k import choose, init_matrix, product, take
 from moe.routing import Choices, Router, Routing, check_choices
 
 
@@ -66,7 +66,7 @@ class ReLURouter(Router):
     def init(self, key, D, E, V):
         """Makes w_DE and state.log_lambda."""
         del V
-        w_DE = jax.random.normal(key, (D, E)) * (self.init_scale / D**0.5)
+        w_DE = init_matrix(key, D, E, self.init_scale)
         return {"w_DE": w_DE, "state": {"log_lambda": jnp.log(jnp.float32(self.start))}}
 
     def __call__(self, params, x_TD, id_T, E, rng):

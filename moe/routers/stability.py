@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.losses import Losses
-from moe.routers.top_k import TopK
+from moe.routers.top_k import TopK, init_matrix
 
 _NONE = Losses(load_balance=0.0, z_loss=0.0)
 
@@ -35,25 +35,15 @@ class Frozen(TopK):
 
 
 @dataclasses.dataclass(frozen=True)
-class Redrawn(TopK):
-    """A new random projection at every training step; evaluation uses one of its own."""
-
-    losses: Losses = _NONE
-
-    learned: ClassVar[bool] = False
-
-    def init(self, key, D, E, V):
-        """Makes state.w_DE, the projection of evaluation."""
-        return {"state": super().init(key, D, E, V)}
+class Redrawn(Frozen):
+    """A new random projection at every training step; evaluation uses that of step 0."""
 
     def weights(self, params, rng):
         """Draws w_DE anew, from the rng of the step and the layer."""
-        w_DE = params["state"]["w_DE"]
+        w_DE = super().weights(params, rng)
         if rng is None:
             return w_DE
-        return jax.random.normal(jax.random.fold_in(rng, 1), w_DE.shape) * (
-            self.init_scale / w_DE.shape[0] ** 0.5
-        )
+        return init_matrix(jax.random.fold_in(rng, 1), *w_DE.shape, self.init_scale)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,7 +61,7 @@ class TopK(Router):
     def init(self, key, D, E, V):
         """Makes w_DE, and what noise and an adaptive loss weight need, in float32."""
         del V
-        params = {"w_DE": jax.random.normal(key, (D, E)) * (self.init_scale / D**0.5)}
+        params = {"w_DE": init_matrix(key, D, E, self.init_scale)}
         params |= self.noise.init(D, E)
         if self.losses.adaptive is not None:
             params["state"] = {"log_weight": jnp.zeros(())}
@@ -199,6 +199,11 @@ class TopK(Router):
             )
         if self.group_score == "top2_sum" and self.groups > self.groups_kept and size < 2:
             raise ValueError(f"{path}.group_score=top2_sum: groups of {size} expert have no two")
+
+
+def init_matrix(key: jax.Array, D: int, E: int, scale: float) -> jax.Array:
+    """w_DE, normal with standard deviation scale / sqrt(D)."""
+    return jax.random.normal(key, (D, E)) * (scale / D**0.5)
 
 
 def product(x_TD: jax.Array, w_DE: jax.Array) -> jax.Array:
