@@ -70,7 +70,9 @@ class MoE:
         """Name -> function from a key to the float32 parameters of that part."""
         makers = {
             "router": lambda key: self.router.init(key, D, self.routed_experts, V),
-            "experts": lambda key: self.experts.init(key, self.num_experts, D),
+            "experts": lambda key: self.dispatch.hold(
+                self.experts.init(key, self.num_experts, D), self.num_experts
+            ),
         }
         if self.shared is not None:
             makers["shared"] = lambda key: self.shared.init(key, D)

@@ -244,7 +244,12 @@ def _in_depth_order(places: tuple[Aux, ...]) -> Reports | None:
 
 
 def map_routers(params: Params, function) -> Params:
-    """Applies function(router params, n) to the router of each MoE layer n = 0, 1, ... in depth.
+    """Applies function(router params, n) to the router of each MoE layer n = 0, 1, ... in depth."""
+    return map_parts(params, "router", function)
+
+
+def map_parts(params: Params, part: str, function) -> Params:
+    """Applies function(params of the part, n) to that part of each MoE layer n, in depth.
 
     `params` are the Transformer's; the layers of one place in the period are stacked there, so
     each is taken out, changed and put back. Works under jit.
@@ -252,7 +257,7 @@ def map_routers(params: Params, function) -> Params:
     layers = dict(params["layers"])
     places = sorted((name for name in layers if "moe" in layers[name]), key=lambda s: int(s[5:]))
     for p, name in enumerate(places):
-        stacked = layers[name]["moe"]["router"]
+        stacked = layers[name]["moe"][part]
         if not stacked:
             continue
         length = jax.tree.leaves(stacked)[0].shape[0]
@@ -260,6 +265,6 @@ def map_routers(params: Params, function) -> Params:
             function(jax.tree.map(lambda a, i=i: a[i], stacked), i * len(places) + p)
             for i in range(length)
         ]
-        router = jax.tree.map(lambda *leaves: jnp.stack(leaves), *changed)
-        layers[name] = {**layers[name], "moe": {**layers[name]["moe"], "router": router}}
+        whole = jax.tree.map(lambda *leaves: jnp.stack(leaves), *changed)
+        layers[name] = {**layers[name], "moe": {**layers[name]["moe"], part: whole}}
     return {**params, "layers": layers}

@@ -35,6 +35,11 @@ class Dispatch(Protocol):
         del T
         return 1
 
+    def hold(self, params: Params, E: int) -> Params:
+        """Arranges the E experts that were just made as `__call__` takes them."""
+        del E
+        return params
+
     def __call__(
         self, plan: Plan, x_TD: jax.Array, experts: Experts, params: Params, E: int
     ) -> tuple[jax.Array, Stats]:
