@@ -18,6 +18,7 @@ TITLES = {
     "gate": "hash gates",
     "layout": "layouts",
     "dispatch": "dispatchers",
+    "overflow": "overflows",
     "layer": "MoE layers",
     "experts": "experts",
     "shared": "shared experts",

@@ -22,6 +22,7 @@ HOMES = {
     "gate": "moe.routers",
     "layout": "moe.routers",
     "dispatch": "moe.dispatch",
+    "overflow": "moe.dispatch",
     "layer": "moe",
     "experts": "moe",
     "shared": "moe",

@@ -178,8 +178,8 @@ def capacity(capacity_factor: float, T: int, K: float, E: int) -> int:
     return min(T, math.ceil(capacity_factor * T * K / E - 1e-9))
 
 
-def slot_rows(plan: Choices, E: int, C: int) -> tuple[jax.Array, jax.Array]:
-    """row_TK = expert * C + slot of every assignment, E * C for none; and drops by choice rank.
+def slot_rows(plan: Choices, E: int, C: int) -> jax.Array:
+    """row_TK = expert * C + slot of every assignment, E * C for those that have none.
 
     Slots go to first choices before second ones, and to tokens in order: a rank within the
     expert, found by sorting one packed integer key (expert, choice, token).
@@ -191,14 +191,21 @@ def slot_rows(plan: Choices, E: int, C: int) -> tuple[jax.Array, jax.Array]:
     expert_R = plan.expert_TK.T.reshape(R)  # choice-major
     index_R = jnp.arange(R, dtype=jnp.int32)
     key_R = jnp.sort(expert_R * R + index_R)
-    size_E = plan.assigned_TE(T, E).sum(axis=0).astype(jnp.int32)
-    first_E = jnp.append(jnp.cumsum(size_E) - size_E, size_E.sum())  # the last: unmade choices
+    first_E = first_rows(key_R, E)
     slot_R = index_R - first_E[key_R // R]
     slot_R = jnp.zeros(R, jnp.int32).at[key_R % R].set(slot_R, unique_indices=True)
     served_R = (slot_R < C) & (expert_R < E)
     row_R = jnp.where(served_R, expert_R * C + slot_R, E * C)
-    dropped_KT = ((slot_R >= C) & (expert_R < E)).reshape(K, T)
-    return row_R.reshape(K, T).T, dropped_KT.sum(axis=1, dtype=jnp.float32)
+    return row_R.reshape(K, T).T
+
+
+def first_rows(key_R: jax.Array, E: int) -> jax.Array:
+    """Where the rows of each expert begin among sorted keys expert * R + index; E + 1 numbers.
+
+    The last is where unmade choices begin.
+    """
+    R = key_R.shape[0]
+    return jnp.searchsorted(key_R, jnp.arange(E + 1, dtype=jnp.int32) * R).astype(jnp.int32)
 
 
 def owners(row_TK: jax.Array, R: int) -> tuple[jax.Array, jax.Array]:

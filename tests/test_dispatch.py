@@ -8,16 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.bench_layer import SKEWS, Shape, make_plan
 from moe import registry
 from moe.dispatch.einsum import Einsum, choice_masks
 from moe.dispatch.gather import Gather
 from moe.dispatch.oracle import Oracle
+from moe.dispatch.overflow import Exact
 from moe.dispatch.parallel import Parallel
 from moe.dispatch.ragged import Ragged, sort_choices
 from moe.experts import ReLU, SwiGLU
 from moe.routing import Choices, Mix, Slots, capacity
 
 T, D, E, C = 48, 12, 6, 5
+EXPERTS = SwiGLU(9)
 
 
 def dispatchers():
@@ -31,6 +34,7 @@ def dispatchers():
             # C = T slots per expert for K = 1, so that even one expert can take everything.
             dispatch = dataclasses.replace(dispatch, capacity_factor=float(E))
         found[name] = dispatch
+    found["gather exact"] = Gather(0.5, overflow=Exact())
     found["ragged block=7"] = Ragged(block=7, tail=3)
     found["ragged block=1000"] = Ragged(block=1000)
     return found
@@ -44,15 +48,7 @@ NAMES = [
 
 
 def choices(K, skew):
-    bias_E = {
-        "uniform": jnp.zeros(E),
-        "zipf": -2 * jnp.log1p(jnp.arange(E)),
-        "one takes all": 100.0 * (jnp.arange(E) == 2),
-        "some empty": -100.0 * (jnp.arange(E) % 2),
-    }[skew]
-    logits_TE = jax.random.normal(jax.random.key(K), (T, E)) + bias_E[None]
-    gate_TK, expert_TK = jax.lax.top_k(jax.nn.softmax(logits_TE), K)
-    return Choices(expert_TK.astype(jnp.int32), gate_TK)
+    return make_plan(Shape(T, D, 1, E, K), skew)
 
 
 def some_unmade():
@@ -73,47 +69,49 @@ def mixture():
     return Mix(*(jax.random.normal(key, (T, E, C)) / 4 for key in keys))
 
 
-PLANS = {
-    f"{skew}, K={K}": (choices, K, skew)
-    for skew in ("uniform", "zipf", "one takes all", "some empty")
-    for K in (1, 3)
-}
+PLANS = {f"{skew}, K={K}": (choices, K, skew) for skew in SKEWS for K in (1, 3)}
 PLANS |= {"some choices unmade": (some_unmade,), "slots": (slots,), "mix": (mixture,)}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run(dispatch, x_TD, params, plan):
+    """((gradients of x, params and plan), (y_TD, stats)); compiled once for each kind of plan."""
+
+    def loss(x_TD, params, plan):
+        y_TD, stats = dispatch(plan, x_TD, EXPERTS, params, E)
+        return jnp.sum(jnp.sin(y_TD)), (y_TD, stats)
+
+    return jax.grad(loss, (0, 1, 2), has_aux=True, allow_int=True)(x_TD, params, plan)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def serve(dispatch, plan, x_TD, experts, params):
+    return dispatch(plan, x_TD, experts, params, E)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    params = EXPERTS.init(jax.random.key(0), E, D)
+    return jax.random.normal(jax.random.key(1), (T, D)), params
+
+
+def assert_close(got, want):
+    """To 1e-5 of the largest entry of each array; integers have no gradient."""
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        if a.dtype != jax.dtypes.float0:
+            np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max() + 1e-6))
 
 
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("name", NAMES)
-def test_values_and_gradients_equal_the_oracle(name, plan):
+def test_values_and_gradients_equal_the_oracle(name, plan, inputs):
     make, *arguments = PLANS[plan]
     plan = make(*arguments)
-    experts = SwiGLU(9)
-    params = experts.init(jax.random.key(0), E, D)
-    x_TD = jax.random.normal(jax.random.key(1), (T, D))
-    gates = {f.name: getattr(plan, f.name) for f in dataclasses.fields(plan)}
-    weights = {k: v for k, v in gates.items() if jnp.issubdtype(v.dtype, jnp.floating)}
-
-    def run(dispatch):
-        @jax.jit
-        def both(x_TD, params, weights):
-            def loss(x_TD, params, weights):
-                y_TD, stats = dispatch(plan.replace(**weights), x_TD, experts, params, E)
-                return jnp.sum(jnp.sin(y_TD)), (y_TD, stats)
-
-            return jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(x_TD, params, weights)
-
-        (_, (y_TD, stats)), grads = both(x_TD, params, weights)
-        return y_TD, stats, grads
-
-    y_TD, stats, grads = run(DISPATCHERS[name])
-    want_TD, want_stats, want_grads = run(Oracle())
+    grads, (y_TD, stats) = run(DISPATCHERS[name], *inputs, plan)
+    want_grads, (want_TD, want_stats) = run(Oracle(), *inputs, plan)
     np.testing.assert_array_equal(stats.load_E, want_stats.load_E)
     assert float(stats.dropped_K.sum()) == 0
-    np.testing.assert_allclose(y_TD, want_TD, rtol=1e-5, atol=1e-5)
-
-    def close(got, want):
-        np.testing.assert_allclose(got, want, atol=1e-5 * float(jnp.abs(want).max() + 1e-6))
-
-    jax.tree.map(close, grads, want_grads)
+    assert_close((y_TD, grads), (want_TD, want_grads))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -121,8 +119,8 @@ def test_bfloat16_is_near_float32_and_keeps_its_dtype(name):
     experts, plan = ReLU(32), choices(2, "zipf")
     params = experts.init(jax.random.key(0), E, D)
     x_TD = jax.random.normal(jax.random.key(1), (T, D))
-    want_TD, _ = Oracle()(plan, x_TD, experts, params, E)
-    y_TD, _ = DISPATCHERS[name](plan, x_TD.astype(jnp.bfloat16), experts, params, E)
+    want_TD, _ = serve(Oracle(), plan, x_TD, experts, params)
+    y_TD, _ = serve(DISPATCHERS[name], plan, x_TD.astype(jnp.bfloat16), experts, params)
     assert y_TD.dtype == jnp.bfloat16
     scale = float(jnp.abs(want_TD).max())
     np.testing.assert_allclose(y_TD.astype(jnp.float32), want_TD, atol=2e-2 * scale)
@@ -154,26 +152,14 @@ def test_capacity_drops_later_choices_first_then_later_tokens():
 
 
 @pytest.mark.parametrize("plan", [p for p in PLANS if p not in ("slots", "mix")])
-@pytest.mark.parametrize("factor", [0.5, pytest.param(1.0, marks=pytest.mark.slow)])
-def test_gather_fills_and_drops_the_slots_of_einsum(plan, factor):
+@pytest.mark.parametrize("factor", [0.5, 1.0])
+def test_gather_fills_and_drops_the_slots_of_einsum(plan, factor, inputs):
     make, *arguments = PLANS[plan]
-    plan, experts = make(*arguments), SwiGLU(9)
-    params = experts.init(jax.random.key(0), E, D)
-    x_TD = jax.random.normal(jax.random.key(1), (T, D))
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def run(dispatch, x_TD, params, gate_TK):
-        def loss(x_TD, params, gate_TK):
-            y_TD, stats = dispatch(plan.replace(gate_TK=gate_TK), x_TD, experts, params, E)
-            return jnp.sum(jnp.sin(y_TD)), (y_TD, stats)
-
-        return jax.grad(loss, (0, 1, 2), has_aux=True)(x_TD, params, gate_TK)
-
-    mine, theirs = (
-        run(d, x_TD, params, plan.gate_TK) for d in (Gather(factor), Einsum(factor, group_size=0))
-    )
+    plan = make(*arguments)
+    mine = run(Gather(factor), *inputs, plan)
+    theirs = run(Einsum(factor, group_size=0), *inputs, plan)
     jax.tree.map(np.testing.assert_array_equal, mine[1][1], theirs[1][1])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), mine, theirs)
+    assert_close((mine[0], mine[1][0]), (theirs[0], theirs[1][0]))
 
 
 def test_capacity_counts_assignments():
@@ -183,22 +169,22 @@ def test_capacity_counts_assignments():
 
 
 def test_einsum_reports_drops_and_slots():
-    plan = choices(1, "one takes all")
+    plan = choices(1, "one")
     experts = SwiGLU(4)
     params = experts.init(jax.random.key(0), E, D)
     x_TD = jnp.ones((T, D))
-    y_TD, stats = Einsum(capacity_factor=1.0)(plan, x_TD, experts, params, E)
-    # 48 tokens want expert 2, which has ceil(48 / 6) = 8 slots; 8 of 48 slots are used.
+    y_TD, stats = serve(Einsum(capacity_factor=1.0), plan, x_TD, experts, params)
+    # 48 tokens want expert 0, which has ceil(48 / 6) = 8 slots; 8 of 48 slots are used.
     np.testing.assert_array_equal(stats.dropped_K, [40])
     np.testing.assert_allclose(stats.slots_used, 8 / 48)
     assert bool(jnp.all(y_TD[8:] == 0)) and bool(jnp.all(jnp.any(y_TD[:8] != 0, axis=1)))
 
 
 def test_ragged_reports_how_full_its_blocks_are():
-    plan = choices(1, "one takes all")
+    plan = choices(1, "one")
     experts = SwiGLU(4)
     params = experts.init(jax.random.key(0), E, D)
-    _, stats = Ragged(block=20, tail=6)(plan, jnp.ones((T, D)), experts, params, E)
+    _, stats = serve(Ragged(block=20, tail=6), plan, jnp.ones((T, D)), experts, params)
     # 48 rows: two blocks of 20 and two of 6.
     np.testing.assert_allclose(stats.slots_used, 48 / 52)
 

@@ -8,8 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.bench_layer import SKEWS, Shape, make_plan
 from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.oracle import Oracle
+from moe.dispatch.overflow import Exact
+from moe.dispatch.ragged_all_to_all import RaggedAllToAll, plan_traffic
 from moe.dispatch.ring import Ring
 from moe.experts import SwiGLU
 from moe.routing import Choices, Slots
@@ -17,7 +20,13 @@ from moe.routing import Choices, Slots
 T, D, E, K = 48, 8, 8, 3
 EXPERTS = SwiGLU(6)
 MESHES = {"expert 1": (1, 1), "expert 2": (1, 2), "data 2 expert 4": (2, 4), "expert 8": (1, 8)}
-MECHANISMS = {"ring": Ring(), "all_to_all": AllToAll(capacity_factor=8.0)}
+MECHANISMS = {
+    "ring": Ring(),
+    "all_to_all": AllToAll(capacity_factor=8.0),
+    "all_to_all exact": AllToAll(capacity_factor=0.5, overflow=Exact()),
+    "ragged_all_to_all": RaggedAllToAll(capacity_factor=8.0),
+    "ragged_all_to_all exact": RaggedAllToAll(capacity_factor=0.5, overflow=Exact()),
+}
 
 
 def mesh_of(shape):
@@ -28,16 +37,9 @@ def mesh_of(shape):
 
 
 def plan_of(skew):
-    bias_E = {
-        "uniform": jnp.zeros(E),
-        "zipf": -2 * jnp.log1p(jnp.arange(E)),
-        "one takes all": 100.0 * (jnp.arange(E) == 2),
-        "some empty": -100.0 * (jnp.arange(E) % 2),
-    }[skew]
-    logits_TE = jax.random.normal(jax.random.key(K), (T, E)) + bias_E[None]
-    gate_TK, expert_TK = jax.lax.top_k(jax.nn.softmax(logits_TE), K)
+    plan = make_plan(Shape(T, D, 1, E, K), skew)
     unmade = jnp.arange(T)[:, None] % 7 + jnp.arange(K)[None] == 8
-    return Choices(jnp.where(unmade, E, expert_TK), jnp.where(unmade, 0, gate_TK))
+    return Choices(jnp.where(unmade, E, plan.expert_TK), jnp.where(unmade, 0, plan.gate_TK))
 
 
 def inputs():
@@ -61,7 +63,7 @@ def run(dispatch, params, x_TD, plan):
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_equals_the_oracle_on_every_mesh_under_every_load(name, mesh):
     params, x_TD = inputs()
-    for skew in ("uniform", "zipf", "one takes all", "some empty"):
+    for skew in SKEWS:
         plan = plan_of(skew)
         want_grads, (want_TD, want) = run(Oracle(), params, x_TD, plan)
         with jax.set_mesh(mesh_of(MESHES[mesh])):
@@ -110,7 +112,7 @@ def collectives(text):
     return {kind: names.count(kind) for kind in set(names)}
 
 
-def compiled(dispatch, backward):
+def lowered(dispatch, backward, platform="cpu"):
     params, x_TD = inputs()
     plan = plan_of("uniform")
     auto = (jax.sharding.AxisType.Auto,)
@@ -125,7 +127,8 @@ def compiled(dispatch, backward):
         return jax.grad(lambda *a: jnp.sum(jnp.sin(forward(*a, plan))), (0, 1))(params, x_TD)
 
     with jax.set_mesh(mesh):
-        return jax.jit(both if backward else forward).lower(params, x_TD, plan).compile().as_text()
+        traced = jax.jit(both if backward else forward).trace(params, x_TD, plan)
+        return traced.lower(lowering_platforms=(platform,))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +143,56 @@ def compiled(dispatch, backward):
     ],
 )
 def test_the_compiled_program_holds_the_collectives_of_theory(dispatch, backward, want):
-    assert collectives(compiled(dispatch, backward)) == want
+    assert collectives(lowered(dispatch, backward).compile().as_text()) == want
+
+
+@pytest.mark.parametrize(("backward", "want"), [(False, 2), (True, 4)])
+def test_on_accelerators_runs_travel_by_ragged_all_to_all(backward, want):
+    text = lowered(RaggedAllToAll(), backward, "tpu").as_text()
+    assert len(re.findall(r"custom_call @ragged_all_to_all", text)) == want
+    # One more collective tells the counts.
+    assert "all_to_all(" not in text.replace("ragged_all_to_all", "")
+    assert len(re.findall("stablehlo.all_gather", text)) == 1
+
+
+def test_traffic_by_hand():
+    # Two devices of two experts. Device 0 has 1, 2 rows for its own and 3, 0 for device 1's
+    # experts; device 1 has 0, 1 and 2, 2. Each has room for 5.
+    count_PE = jnp.array([[1, 2, 3, 0], [0, 1, 2, 2]])
+    traffic = plan_traffic(count_PE, rows=5)
+    np.testing.assert_array_equal(traffic.start_PP, [[0, 3], [0, 1]])
+    np.testing.assert_array_equal(traffic.place_PP, [[0, 0], [3, 3]])
+    np.testing.assert_array_equal(traffic.count_PP, [[3, 3], [1, 2]])  # 2 of 4: no room
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, traffic.back.back, traffic))
+
+
+def test_a_device_drops_the_rows_of_the_last_devices():
+    # Two devices with 24 tokens each; every token's 3 choices are on device 0, in the order 2, 1,
+    # 0, so sorted by expert come all third choices, then the second, then the first.
+    expert_TK = jnp.broadcast_to(jnp.arange(K - 1, -1, -1, dtype=jnp.int32), (T, K))
+    plan = Choices(expert_TK, jnp.full((T, K), 1 / K))
+    params, x_TD = inputs()
+    with jax.set_mesh(mesh_of((1, 2))):
+        # Room for 1.25 * 72 = 90 rows: 72 of device 0; of device 1 its third choices, 18 of 24.
+        _, (y_TD, stats) = run(RaggedAllToAll(1.25), params, x_TD, plan)
+    np.testing.assert_array_equal(stats.dropped_K, [24, 24, 6])
+    some = jnp.arange(T)[:, None] < jnp.array([[24, 24, 42]])
+    want_TD = run(Oracle(), params, x_TD, plan.replace(gate_TK=jnp.where(some, 1 / K, 0)))[1][0]
+    np.testing.assert_allclose(y_TD, want_TD, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_bfloat16_is_near_float32_and_keeps_its_dtype(name):
+    params, x_TD = inputs()
+    plan = plan_of("zipf")
+    want_TD = run(Oracle(), params, x_TD, plan)[1][0]
+    with jax.set_mesh(mesh_of((2, 4))):
+        y_TD, _ = jax.jit(MECHANISMS[name], static_argnums=(2, 4))(
+            plan, x_TD.astype(jnp.bfloat16), EXPERTS, params, E
+        )
+    assert y_TD.dtype == jnp.bfloat16
+    scale = float(jnp.abs(want_TD).max())
+    np.testing.assert_allclose(y_TD.astype(jnp.float32), want_TD, atol=2e-2 * scale)
 
 
 def test_what_cannot_be_split_is_one_line():

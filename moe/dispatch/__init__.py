@@ -8,3 +8,8 @@ register("dispatch", "gather", "moe.dispatch.gather:Gather", "slots of indices, 
 register("dispatch", "ragged", "moe.dispatch.ragged:Ragged", "sorted rows in blocks, dropless")
 register("dispatch", "ring", "moe.dispatch.ring:Ring", "tokens gathered over the expert axis")
 register("dispatch", "all_to_all", "moe.dispatch.all_to_all:AllToAll", "rows to experts' devices")
+_RAGGED = "moe.dispatch.ragged_all_to_all:RaggedAllToAll"
+register("dispatch", "ragged_all_to_all", _RAGGED, "rows to experts' devices, no room per pair")
+
+register("overflow", "drop", "moe.dispatch.overflow:Drop", "what has no room is not served")
+register("overflow", "exact", "moe.dispatch.overflow:Exact", "what has no room takes a slower path")

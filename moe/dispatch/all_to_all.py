@@ -11,23 +11,19 @@ import jax
 import jax.numpy as jnp
 
 from moe.dispatch.contract import Stats
-from moe.dispatch.parallel import AXIS, Parallel, load
+from moe.dispatch.limited import Limited
+from moe.dispatch.parallel import AXIS, load
 from moe.dispatch.rows import combine_rows, take_rows
-from moe.routing import Choices, capacity, check_capacity, owners, slot_rows
+from moe.routing import Choices, capacity, owners, slot_rows
 
 
 @dataclasses.dataclass(frozen=True)
-class AllToAll(Parallel):
-    """Sends rows to experts' devices and back; what a pair of devices has no room for is dropped.
+class AllToAll(Limited):
+    """Sends rows to experts' devices and back, every pair of devices equally many.
 
-    Dropped are the later choices first, and within a choice the later tokens.
-
-    Attributes:
-      capacity_factor: room of a pair of devices over its even share; as many as there are devices
-        drops nothing.
+    `capacity_factor` is the room of a pair over its even share. Without room are the later choices
+    first, and within a choice the later tokens.
     """
-
-    capacity_factor: float = 2.0
 
     def exchange(self, plan, x_TD, experts, params, E, size):
         """Computes y_TD of this device's tokens."""
@@ -36,7 +32,7 @@ class AllToAll(Parallel):
         to_device = plan.replace(expert_TK=plan.expert_TK // own)
         # A token may have several experts on one device, so the cap is T * K and not T.
         C = min(T * K, capacity(self.capacity_factor, T * K, 1, size))
-        row_TK, dropped_K = slot_rows(to_device, size, C)
+        row_TK = slot_rows(to_device, size, C)
         token_R, rank_R = owners(row_TK, size * C)
         sent_RD = take_rows(x_TD, token_R, row_TK)
         expert_R = plan.expert_TK.at[token_R, rank_R].get(mode="fill", fill_value=E) % own
@@ -50,9 +46,6 @@ class AllToAll(Parallel):
         back_RD = swap(served_RD)
         gate_TK = jnp.where(plan.expert_TK < E, plan.gate_TK, 0)
         y_TD = combine_rows(back_RD, gate_TK, token_R, rank_R, row_TK)
-        return y_TD, Stats(load(plan, E), dropped_K, stats.slots_used)
-
-    def check(self, path, tokens):
-        """Raises ValueError unless 0 < capacity_factor."""
-        del tokens
-        check_capacity(path, self.capacity_factor)
+        left_TK = (row_TK >= size * C) & (plan.expert_TK < E)
+        rest_TD, dropped_K = self.answer(left_TK, plan, x_TD, experts, params, E, size)
+        return y_TD + rest_TD, Stats(load(plan, E), dropped_K, stats.slots_used)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.experts import Experts
-from moe.routing import Mix, Params, Plan
+from moe.routing import Mix, Params, Plan, Slots
 
 
 @flax.struct.dataclass
@@ -66,3 +66,15 @@ def mix(plan: Mix, x_TD: jax.Array, experts: Experts, params: Params) -> jax.Arr
     x_ECD = jnp.einsum("TEC,TD->ECD", plan.dispatch_TEC.astype(x_TD.dtype), x_TD)
     y_ECD = experts(params, x_ECD)
     return jnp.einsum("TEC,ECD->TD", plan.combine_TEC.astype(x_TD.dtype), y_ECD)
+
+
+def serve_slots(
+    plan: Slots, x_TD: jax.Array, experts: Experts, params: Params, E: int
+) -> tuple[jax.Array, Stats]:
+    """Expert choice: gather each slot's token, apply, add back; empty slots read a zero row."""
+    T, D = x_TD.shape
+    source_TD = jnp.concatenate([x_TD, jnp.zeros((1, D), x_TD.dtype)])
+    y_ECD = experts(params, jnp.take(source_TD, plan.token_EC, axis=0))
+    weighted_ECD = y_ECD * plan.gate_EC[..., None].astype(y_ECD.dtype)
+    y_TD = jnp.zeros_like(source_TD).at[plan.token_EC].add(weighted_ECD)[:T]
+    return y_TD, no_drops(plan, T, E, jnp.mean(plan.token_EC < T, dtype=jnp.float32))

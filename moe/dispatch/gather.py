@@ -8,23 +8,26 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from moe.dispatch.contract import Dispatch, Stats, mix, no_drops
-from moe.dispatch.ragged import serve_slots
+from moe.dispatch.contract import Dispatch, Stats, mix, no_drops, serve_slots
+from moe.dispatch.overflow import Drop, Overflow
+from moe.dispatch.ragged import Ragged
 from moe.dispatch.rows import combine_rows, take_rows
 from moe.routing import Mix, Slots, capacity, check_capacity, owners, slot_rows
 
 
 @dataclasses.dataclass(frozen=True)
 class Gather(Dispatch):
-    """Every expert computes C slots; assignments beyond them are dropped.
+    """Every expert computes C slots.
 
-    Dropped are the later choices first, and within a choice the later tokens.
+    Without a slot are the later choices first, and within a choice the later tokens.
 
     Attributes:
       capacity_factor: slots per expert over assignments per expert at perfect balance.
+      overflow: what becomes of assignments without a slot; `exact` serves them by `ragged`.
     """
 
     capacity_factor: float = 1.25
+    overflow: Overflow = Drop()
 
     def __call__(self, plan, x_TD, experts, params, E):
         """Computes y_TD."""
@@ -32,18 +35,23 @@ class Gather(Dispatch):
         if isinstance(plan, Mix):
             return mix(plan, x_TD, experts, params), no_drops(plan, T, E)
         if isinstance(plan, Slots):
-            filled = jnp.mean(plan.token_EC < T, dtype=jnp.float32)
-            return serve_slots(plan, x_TD, experts, params), no_drops(plan, T, E, filled)
+            return serve_slots(plan, x_TD, experts, params, E)
         K = plan.gate_TK.shape[1]
         C = capacity(self.capacity_factor, T, K, E)
-        row_TK, dropped_K = slot_rows(plan, E, C)
+        row_TK = slot_rows(plan, E, C)
         token_R, rank_R = owners(row_TK, E * C)
         x_RD = take_rows(x_TD, token_R, row_TK)
         y_RD = experts(params, x_RD.reshape(E, C, D)).reshape(E * C, D)
         gate_TK = jnp.where(plan.expert_TK < E, plan.gate_TK, 0)
         y_TD = combine_rows(y_RD, gate_TK, token_R, rank_R, row_TK)
+        left_TK = (row_TK == E * C) & (plan.expert_TK < E)
+
+        def serve(left, x_TD):
+            return Ragged()(left, x_TD, experts, params, E)[0]
+
+        rest_TD, dropped_K = self.overflow(left_TK, plan, x_TD, E, serve)
         load_E = plan.assigned_TE(T, E).sum(axis=0)
-        return y_TD, Stats(load_E, dropped_K, jnp.mean(token_R < T, dtype=jnp.float32))
+        return y_TD + rest_TD, Stats(load_E, dropped_K, jnp.mean(token_R < T, dtype=jnp.float32))
 
     def overhead(self, T, K, E, D):
         """Moves rows by gathers, without a matrix product."""

@@ -8,11 +8,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from moe.dispatch.contract import Dispatch, Stats, mix, no_drops
+from moe.dispatch.contract import Dispatch, Stats, mix, no_drops, serve_slots
 from moe.dispatch.rows import combine_rows, take_rows
-from moe.experts import Experts
 from moe.kernels import blocked
-from moe.routing import Choices, Mix, Params, Slots
+from moe.routing import Choices, Mix, Slots, first_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Ragged(Dispatch):
         if isinstance(plan, Mix):
             return mix(plan, x_TD, experts, params), no_drops(plan, T, E)
         if isinstance(plan, Slots):
-            return serve_slots(plan, x_TD, experts, params), no_drops(plan, T, E)
+            return serve_slots(plan, x_TD, experts, params, E)
         R = plan.expert_TK.size
         order = sort_choices(plan, E)
         groups = blocked.Groups(order.size_E, min(self.block, R), min(self.tail, R))
@@ -80,16 +79,8 @@ def sort_choices(plan: Choices, E: int) -> Order:
     if (E + 1) * R >= 2**31:
         raise ValueError(f"(E + 1) * T * K = {E + 1} * {T} * {K}: must be below 2^31 for the key")
     index_R = jnp.arange(R, dtype=jnp.int32)
-    source_R = jnp.sort(plan.expert_TK.reshape(R) * R + index_R) % R
+    key_R = jnp.sort(plan.expert_TK.reshape(R) * R + index_R)
+    source_R = key_R % R
     row_R = jnp.zeros(R, jnp.int32).at[source_R].set(index_R, unique_indices=True)
-    size_E = plan.assigned_TE(T, E).sum(axis=0).astype(jnp.int32)
+    size_E = jnp.diff(first_rows(key_R, E))
     return Order(source_R // K, source_R % K, row_R.reshape(T, K), size_E)
-
-
-def serve_slots(plan: Slots, x_TD: jax.Array, experts: Experts, params: Params) -> jax.Array:
-    """Expert choice: gather each slot's token, apply, add back; empty slots read a zero row."""
-    T, D = x_TD.shape
-    source_TD = jnp.concatenate([x_TD, jnp.zeros((1, D), x_TD.dtype)])
-    y_ECD = experts(params, jnp.take(source_TD, plan.token_EC, axis=0))
-    weighted_ECD = y_ECD * plan.gate_EC[..., None].astype(y_ECD.dtype)
-    return jnp.zeros_like(source_TD).at[plan.token_EC].add(weighted_ECD)[:T]

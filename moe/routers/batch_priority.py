@@ -55,7 +55,7 @@ def fill(plan: Choices, order_T: jax.Array, E: int, C: int) -> Slots:
     """Gives the C slots of each expert to first choices in the given order, then to second ones."""
     T = order_T.shape[0]
     ordered = Choices(plan.expert_TK[order_T], plan.gate_TK[order_T])
-    row_TK, _ = slot_rows(ordered, E, C)
+    row_TK = slot_rows(ordered, E, C)
     place_R, rank_R = owners(row_TK, E * C)
     token_R = order_T.at[place_R].get(mode="fill", fill_value=T)
     gate_R = ordered.gate_TK.at[place_R, rank_R].get(mode="fill", fill_value=0)

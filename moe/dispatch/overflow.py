@@ -1,0 +1,57 @@
+"""What becomes of assignments that find no room."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from moe.routing import Choices
+
+
+class Overflow(Protocol):
+    """Answers the assignments left_TK (bool) that a dispatcher did not serve."""
+
+    kind: ClassVar[str] = "overflow"
+
+    def __call__(
+        self,
+        left_TK: jax.Array,
+        plan: Choices,
+        x_TD: jax.Array,
+        E: int,
+        serve: Callable[[Choices, jax.Array], jax.Array],
+        axes: tuple[str, ...] = (),
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns their outputs, weighted and summed into y_TD, and the drops by choice rank.
+
+        Args:
+          serve: a dispatcher without limits, (plan, x_TD) -> y_TD.
+          axes: of the mesh, over which devices call this together.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Drop(Overflow):
+    """Leaves them unserved and counts them."""
+
+    def __call__(self, left_TK, plan, x_TD, E, serve, axes=()):
+        """Returns zeros and the counts."""
+        return jnp.zeros_like(x_TD), jnp.sum(left_TK, axis=0, dtype=jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exact(Overflow):
+    """Serves them by a slower path, which is taken only in steps that need it."""
+
+    def __call__(self, left_TK, plan, x_TD, E, serve, axes=()):
+        """Returns the outputs, and no drops."""
+        left = Choices(jnp.where(left_TK, plan.expert_TK, E), plan.gate_TK)
+        count = jnp.sum(left_TK)
+        # All devices take the same branch: there may be collectives in it.
+        needed = (jax.lax.psum(count, axes) if axes else count) > 0
+        nothing = lambda left, x_TD: jnp.zeros_like(x_TD)  # noqa: E731
+        y_TD = jax.lax.cond(needed, serve, nothing, left, x_TD)
+        return y_TD, jnp.zeros_like(left_TK[0], jnp.float32)
