@@ -150,7 +150,20 @@ def arm_sheet(study_name: str, arm: str, size: str, overrides: Sequence[str]) ->
     memory = account.memory_bytes
     lines += ["", f"memory in training: {_megabytes(sum(memory.values()))}"]
     lines += _aligned({part: f"{_megabytes(n):>14}" for part, n in memory.items()})
-    return "\n".join(lines)
+    return "\n".join([*lines, *_dispatch_lines(experiment)])
+
+
+def _dispatch_lines(experiment) -> list[str]:
+    """What dispatch "auto" takes here, and why; nothing for other dispatchers."""
+    from moe.dispatch.auto import Auto, explain
+
+    moe = experiment.model.moe
+    if moe is None or not isinstance(moe.dispatch, Auto):
+        return []
+    import jax
+
+    K = moe.router.choices(moe.routed_experts, experiment.tokens_per_call)
+    return ["", f"dispatch: auto takes {explain(moe.dispatch.choose(K, jax.default_backend()))}"]
 
 
 def study_table(study_name: str, size: str, overrides: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Expert parallelism on fake devices: values, gradients, loads and drops of the oracle."""
 
 import functools
+import math
 import re
 
 import jax
@@ -104,12 +105,21 @@ def test_a_pair_of_devices_drops_what_it_has_no_room_for():
     np.testing.assert_allclose(y_TD, jnp.where(served[:, None], *want), rtol=1e-5, atol=1e-5)
 
 
+SIZES = {"f32": 4, "s32": 4}
+
+
 def collectives(text):
-    """Operation -> how often a compiled program holds it."""
+    """Operation -> how often a compiled program holds it, and the bytes of its results."""
     kinds = "all-to-all|all-gather|all-reduce|reduce-scatter|collective-permute"
-    found = [re.search(rf"\s({kinds})(?:-start)?\(", line) for line in text.splitlines()]
-    names = [match[1] for match in found if match]
-    return {kind: names.count(kind) for kind in set(names)}
+    found = {}
+    for line in text.splitlines():
+        match = re.search(rf"= (.*?)\s({kinds})(?:-start)?\(", line)
+        if match:
+            arrays = re.findall(r"(f32|s32)\[([\d,]*)\]", match[1])
+            size = sum(SIZES[t] * math.prod(map(int, d.split(","))) for t, d in arrays)
+            count, total = found.get(match[2], (0, 0))
+            found[match[2]] = count + 1, total + size
+    return found
 
 
 def lowered(dispatch, backward, platform="cpu"):
@@ -131,18 +141,31 @@ def lowered(dispatch, backward, platform="cpu"):
         return traced.lower(lowering_platforms=(platform,))
 
 
+# Each of 8 devices has 6 tokens of 8 numbers and 3 choices: 32 bytes a row. AllToAll(2.0) has room
+# for ceil(2 * 18 / 8) = 5 rows for each pair, 40 in all.
+ROWS, TOKENS = 40 * 32, 48 * 32
+
+
 @pytest.mark.parametrize(
     ("dispatch", "backward", "want"),
     [
         # Rows out, the numbers of their experts, rows back; backward the rows both ways again.
-        (AllToAll(), False, {"all-to-all": 3}),
-        (AllToAll(), True, {"all-to-all": 5}),
+        (AllToAll(2.0), False, {"all-to-all": (3, 2 * ROWS + 40 * 4)}),
+        (AllToAll(2.0), True, {"all-to-all": (5, 4 * ROWS + 40 * 4)}),
         # Tokens, experts and gates are gathered, sums scattered; backward the other way round.
-        (Ring(), False, {"all-gather": 3, "reduce-scatter": 1}),
-        (Ring(), True, {"all-gather": 4, "reduce-scatter": 2}),
+        (
+            Ring(),
+            False,
+            {"all-gather": (3, TOKENS + 2 * 48 * 3 * 4), "reduce-scatter": (1, TOKENS // 8)},
+        ),
+        (
+            Ring(),
+            True,
+            {"all-gather": (4, 2 * TOKENS + 2 * 48 * 3 * 4), "reduce-scatter": (2, TOKENS // 4)},
+        ),
     ],
 )
-def test_the_compiled_program_holds_the_collectives_of_theory(dispatch, backward, want):
+def test_the_compiled_program_holds_the_collectives_and_bytes_of_theory(dispatch, backward, want):
     assert collectives(lowered(dispatch, backward).compile().as_text()) == want
 
 

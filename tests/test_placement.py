@@ -1,6 +1,7 @@
 """Placement of experts: the published example, equal loads, and outputs that do not move."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +92,12 @@ def test_counts_that_do_not_divide_are_named(counts, line):
 
 
 T, D, E, K = 48, 8, 8, 3
+EXPERTS = SwiGLU(6)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def run(dispatch, plan, x_TD, params, count):
+    return dispatch(plan, x_TD, EXPERTS, params, count)
 
 
 def drawn():
@@ -102,17 +109,15 @@ def drawn():
 
 @pytest.mark.parametrize("name", ["ragged", "all_to_all"])
 def test_copies_answer_as_one_and_share_the_tokens(name):
-    plan, experts = drawn(), SwiGLU(6)
-    params = experts.init(jax.random.key(1), E, D)
+    plan, params = drawn(), EXPERTS.init(jax.random.key(1), E, D)
     x_TD = jax.random.normal(jax.random.key(2), (T, D))
-    want_TD, want = Ragged()(plan, x_TD, experts, params, E)
+    want_TD, want = run(Ragged(), plan, x_TD, params, E)
     expert_P = jnp.asarray(placement.place(np.asarray(want.load_E), 12, devices=4))
     dispatch = Placed({"ragged": Ragged(), "all_to_all": AllToAll(4.0)}[name], 12)
     auto = (jax.sharding.AxisType.Auto,)
     mesh = jax.make_mesh((4,), ("expert",), axis_types=auto, devices=jax.devices()[:4])
     with jax.set_mesh(mesh):
-        run = jax.jit(lambda x_TD, held: dispatch(plan, x_TD, experts, held, E))
-        y_TD, stats = run(x_TD, hold(params, expert_P))
+        y_TD, stats = run(dispatch, plan, x_TD, hold(params, expert_P), E)
     np.testing.assert_allclose(y_TD, want_TD, atol=1e-5)
     np.testing.assert_array_equal(stats.load_E, want.load_E)
     assert float(stats.dropped_K.sum()) == 0
@@ -122,14 +127,13 @@ def test_a_hot_expert_needs_less_room_when_it_has_copies():
     # Every token to expert 0 of 4, room for 48 / 4 rows of each: 36 dropped. With 5 copies of it
     # among 8 places the room is 6 each and 30 tokens are served.
     plan = Choices(jnp.zeros((T, 1), jnp.int32), jnp.ones((T, 1)))
-    experts = SwiGLU(6)
-    params = experts.init(jax.random.key(1), 4, D)
+    params = EXPERTS.init(jax.random.key(1), 4, D)
     x_TD = jnp.ones((T, D))
-    _, stats = Gather(1.0)(plan, x_TD, experts, params, 4)
+    _, stats = run(Gather(1.0), plan, x_TD, params, 4)
     assert float(stats.dropped_K.sum()) == 36
     expert_P = jnp.asarray(placement.place(np.array([48, 0, 0, 0]), 8, devices=4))
     assert int(jnp.sum(expert_P == 0)) == 5
-    _, stats = Placed(Gather(1.0), 8)(plan, x_TD, experts, hold(params, expert_P), 4)
+    _, stats = run(Placed(Gather(1.0), 8), plan, x_TD, hold(params, expert_P), 4)
     assert float(stats.dropped_K.sum()) == 48 - 30
 
 

@@ -10,6 +10,7 @@ register("dispatch", "ring", "moe.dispatch.ring:Ring", "tokens gathered over the
 register("dispatch", "all_to_all", "moe.dispatch.all_to_all:AllToAll", "rows to experts' devices")
 _RAGGED = "moe.dispatch.ragged_all_to_all:RaggedAllToAll"
 register("dispatch", "ragged_all_to_all", _RAGGED, "rows to experts' devices, no room per pair")
+register("dispatch", "auto", "moe.dispatch.auto:Auto", "picks a dropless one by platform and mesh")
 
 register("overflow", "drop", "moe.dispatch.overflow:Drop", "what has no room is not served")
 register("overflow", "exact", "moe.dispatch.overflow:Exact", "what has no room takes a slower path")

@@ -1,0 +1,83 @@
+"""Picks a mechanism that drops nothing, so that the choice never moves a result.
+
+One device: `ragged`, the fastest of all that were timed (docs/dispatch.md). An expert axis of P
+devices: a token's row of D numbers crosses it 2 (P - 1) times by `ring`, whatever k is, and
+2 k c (P - 1) / P times by an exchange with room c; the smaller wins.
+"""
+
+import dataclasses
+import functools
+import sys
+from typing import NamedTuple
+
+import jax
+
+from moe import sharding
+from moe.dispatch.all_to_all import AllToAll
+from moe.dispatch.contract import Dispatch
+from moe.dispatch.overflow import Exact
+from moe.dispatch.ragged import Ragged
+from moe.dispatch.ragged_all_to_all import RaggedAllToAll
+from moe.dispatch.ring import Ring
+from moe.routing import Choices
+
+
+class Choice(NamedTuple):
+    """A dispatcher, and why it was taken."""
+
+    dispatch: Dispatch
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Auto(Dispatch):
+    """Chooses by plan, platform and mesh; says once on stderr what it took.
+
+    Attributes:
+      room: the exchanges' capacity factor; what does not fit takes the slower exact path.
+    """
+
+    room: float = 1.5
+
+    def choose(self, K: float, platform: str) -> Choice:
+        """The choice for K choices of a token on the mesh in use; 0 for plans of other kinds."""
+        P = sharding.sizes().get(sharding.EXPERT_AXIS, 1)
+        if P == 1:
+            return Choice(Ragged(), "no expert axis: sorted rows, nothing dropped")
+        if not K:
+            return Choice(Ragged(), "slots or mixtures: partitioned by the compiler")
+        ring, exchange = 2 * (P - 1), 2 * K * self.room * (P - 1) / P
+        cost = f"a token's row crosses {ring:.3g} x by ring, {exchange:.3g} x by exchange"
+        if ring <= exchange:
+            return Choice(Ring(), cost)
+        if platform == "cpu":
+            return Choice(AllToAll(self.room, Exact()), cost)
+        return Choice(RaggedAllToAll(self.room, Exact()), cost)
+
+    def __call__(self, plan, x_TD, experts, params, E):
+        """Computes y_TD with the chosen dispatcher."""
+        K = plan.expert_TK.shape[1] if isinstance(plan, Choices) else 0
+        choice = self.choose(K, jax.default_backend())
+        _say(f"dispatch auto: {explain(choice)}")
+        return choice.dispatch(plan, x_TD, experts, params, E)
+
+    def overhead(self, T, K, E, D):
+        """Moves rows by gathers and collectives, without a matrix product."""
+        del T, K, E, D
+        return 0.0
+
+    def check(self, path, tokens):
+        """Raises ValueError unless 0 < room."""
+        del tokens
+        if not 0 < self.room < float("inf"):
+            raise ValueError(f"{path}.room={self.room}: must be a number > 0")
+
+
+def explain(choice: Choice) -> str:
+    """One line: the dispatcher as an expression, and why."""
+    return f"{choice.dispatch} ({choice.reason})"
+
+
+@functools.cache
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
