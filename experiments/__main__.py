@@ -91,28 +91,32 @@ def _diff(words: Sequence[str]) -> None:
 
 
 def _bench(words: Sequence[str]) -> None:
-    valid = {"layer": ("shape", "skews", "workdir"), "router": (), "step": ("size",)}
+    valid = {
+        "layer": ("shape", "skews", "workdir"),
+        "router": (),
+        "step": ("size", "set", "workdir"),
+    }
     if words[0] not in valid:
         raise ValueError(f"bench {words[0]}: {no_such('benchmark', words[0], valid)}")
     taken = valid[words[0]]
-    for flag in (_SIZE, _SHAPE, _SKEWS, _WORKDIR):
+    for flag in (_SIZE, _SET, _SHAPE, _SKEWS, _WORKDIR):
         if flag.present and flag.name not in taken:
             known = ", ".join(f"--{name}" for name in taken) or "none"
             raise ValueError(f"--{flag.name}: is no flag of bench {words[0]} (valid: {known})")
     known_size(_SIZE.value)
     from experiments import bench, bench_layer
 
+    directory = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None
     if words[0] == "layer":
         shapes = [bench_layer.shape(text) for text in _SHAPE.value] or bench_layer.SHAPES
         for skew in _SKEWS.value:
             if skew not in bench_layer.SKEWS:
                 raise ValueError(f"--skews={skew}: {no_such('skew', skew, bench_layer.SKEWS)}")
-        directory = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None
         bench_layer.layer(shapes, _SKEWS.value, directory=directory)
     elif words[0] == "router":
         bench.router()
     else:
-        bench.step(_SIZE.value)
+        bench.step(_SIZE.value, overrides=_SET.value, directory=directory)
 
 
 COMMANDS = {
@@ -139,7 +143,7 @@ COMMANDS = {
         _bench,
         "step|router|layer",
         "time training steps, routers, or dispatchers against the machine's peak",
-        ("size", "shape", "skews", "workdir"),
+        ("size", "set", "shape", "skews", "workdir"),
     ),
 }
 

@@ -1,16 +1,26 @@
 """Times training steps of all arms of a study, or all routers, in one process and in turn."""
 
 import dataclasses
+import json
+import pathlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from moe import registry
 
 
-def step(size: str, study_name: str = "dense_topk_hash", repeats: int = 15) -> list[dict]:
+def step(
+    size: str,
+    study_name: str = "dense_topk_hash",
+    overrides: Sequence[str] = (),
+    repeats: int = 15,
+    directory: pathlib.Path | None = None,
+) -> list[dict]:
     """Prints, for each arm, the median step and its ratio to the baseline's, interleaved.
+
+    Then the shares of its parts (`bench_parts`); writes both as step.json into `directory`.
 
     The data row is the time that the training loop waits for a batch from the prefetching stream.
     On CPU every arm runs in this process with all its cores; `run` gives each arm a core of its
@@ -19,12 +29,13 @@ def step(size: str, study_name: str = "dense_topk_hash", repeats: int = 15) -> l
     """
     import jax
 
+    from experiments import bench_parts
     from experiments.request import resolve
     from moe import train
     from moe.data.loader import load
 
     study = registry.lookup("study", study_name)
-    experiments = resolve(study_name, None, size, ())
+    experiments = resolve(study_name, None, size, overrides)
     base = experiments[study.baseline]
     dataset = load(base.data, base.model.vocab_size)
     batches = dataset.stream(0, 0, base.train.batch)
@@ -43,7 +54,13 @@ def step(size: str, study_name: str = "dense_topk_hash", repeats: int = 15) -> l
             for name, value in took.items():
                 seconds[name].append(value)
     rows = [_row(name, seconds, study.baseline) for name in seconds]
-    _print(rows, experiments, base, f"{study_name} --size={size}", repeats)
+    title = " ".join([study_name, f"--size={size}", *(f"--set {o}" for o in overrides)])
+    _print(rows, experiments, base, title, repeats)
+    shares = bench_parts.parts(experiments, dataset)
+    if directory is not None:
+        directory.mkdir(parents=True, exist_ok=True)
+        found = json.dumps({"title": title, "steps": rows, "parts": shares}, indent=1)
+        (directory / "step.json").write_text(found + "\n", encoding="utf-8")
     return rows
 
 
@@ -196,7 +213,6 @@ def _print_routers(rows: list[dict], sizes: Sizes, experts_s: float, repeats: in
 def processor() -> str:
     """The name of the accelerator, or of the CPU with its number of cores."""
     import os
-    import pathlib
     import platform
 
     import jax

@@ -152,7 +152,7 @@ def make_plan(one: Shape, skew: str):
     return Choices(expert_TK.astype(jnp.int32), gate_TK)
 
 
-def _calls(function: Callable, *arguments) -> tuple[Callable, Callable, int]:
+def timed_calls(function: Callable, *arguments) -> tuple[Callable, Callable, int]:
     """Compiled forward and forward-and-backward calls, and the bytes that the latter allocates."""
     import jax
     import jax.numpy as jnp
@@ -202,7 +202,7 @@ def _dense(one: Shape) -> Case:
     ffn = SwiGLU(one.k * one.F)
     params = jax.jit(lambda key: ffn.init(key, 1, one.D))(jax.random.key(2))
     x_TD = jax.random.normal(jax.random.key(3), (one.T, one.D))
-    return Case(*_calls(lambda params, x_TD: ffn(params, x_TD[None])[0], params, x_TD))
+    return Case(*timed_calls(lambda params, x_TD: ffn(params, x_TD[None])[0], params, x_TD))
 
 
 def _mechanism(dispatch, one: Shape, plan) -> Case:
@@ -215,7 +215,7 @@ def _mechanism(dispatch, one: Shape, plan) -> Case:
 
     stats = jax.jit(run)(params, x_TD, plan.gate_TK)[1]
     dropped = float(stats.dropped_K.sum() / stats.load_E.sum())
-    return Case(*_calls(lambda *a: run(*a)[0], params, x_TD, plan.gate_TK), drop_rate=dropped)
+    return Case(*timed_calls(lambda *a: run(*a)[0], params, x_TD, plan.gate_TK), drop_rate=dropped)
 
 
 def _print(rows: list[dict], one: Shape, skew: str, repeats: int) -> None:
