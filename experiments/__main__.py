@@ -104,7 +104,7 @@ def _bench(words: Sequence[str]) -> None:
             known = ", ".join(f"--{name}" for name in taken) or "none"
             raise ValueError(f"--{flag.name}: is no flag of bench {words[0]} (valid: {known})")
     known_size(_SIZE.value)
-    from experiments import bench, bench_layer
+    from experiments import bench, bench_groups, bench_layer
 
     directory = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None
     if words[0] == "layer":
@@ -113,6 +113,8 @@ def _bench(words: Sequence[str]) -> None:
             if skew not in bench_layer.SKEWS:
                 raise ValueError(f"--skews={skew}: {no_such('skew', skew, bench_layer.SKEWS)}")
         bench_layer.layer(shapes, _SKEWS.value, directory=directory)
+    elif words[0] == "groups":
+        bench_groups.groups(directory=directory)
     elif words[0] == "router":
         bench.router()
     else:
@@ -141,7 +143,7 @@ COMMANDS = {
     ),
     "bench": Command(
         _bench,
-        "step|router|layer",
+        "step|router|layer|groups",
         "time training steps, routers, or dispatchers against the machine's peak",
         ("size", "set", "shape", "skews", "workdir"),
     ),

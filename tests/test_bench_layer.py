@@ -1,4 +1,4 @@
-"""The benchmark of dispatchers: its rows, plans, files and mistakes; no time is asserted."""
+"""The benchmarks of dispatchers: their rows, plans, files and mistakes; no time is asserted."""
 
 import json
 
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import bench_layer
+from experiments import bench_groups, bench_layer
 from experiments.bench_layer import Shape
 
 ONE = Shape(T=32, D=8, F=6, E=4, k=2)
@@ -29,6 +29,22 @@ def test_every_dispatcher_is_timed_beside_its_twin(tmp_path, capsys):
     assert json.loads((tmp_path / "layer.json").read_text()) == rows
     assert (tmp_path / "layer.png").stat().st_size > 1000
     assert "T=32 D=8 F=6 E=4 k=2, load one" in capsys.readouterr().out
+
+
+def test_groups_cost_flops_and_save_drops(tmp_path, capsys):
+    one = Shape(T=256, D=16, F=64, E=8, k=2)
+    rows = bench_groups.groups(one, (32, 128, 512), repeats=2, directory=tmp_path)
+    small, large = rows  # 512 tokens are not there
+    # 2 * 128 / (3 * 64); beyond it only making the masks, 2 * 128 * 8 * 32 FLOPs and more.
+    np.testing.assert_allclose(large["law"], 4 / 3)
+    assert large["law"] <= large["flops"] < 1.5 * large["law"]
+    assert small["flops"] < large["flops"] and small["ratio"] > 0
+    for skew in ("uniform", "zipf"):
+        assert small["drop_rate"][skew]["1"] > large["drop_rate"][skew]["1"] > 0
+        assert large["drop_rate"][skew]["1"] > large["drop_rate"][skew]["2"]
+    assert json.loads((tmp_path / "groups.json").read_text()) == rows
+    assert (tmp_path / "groups.png").stat().st_size > 1000
+    assert "T=256 D=16 F=64 E=8 k=2" in capsys.readouterr().out
 
 
 def test_plans_are_skewed_as_they_say():

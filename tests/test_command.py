@@ -193,7 +193,7 @@ MISTAKES = {
     ),
     "unknown benchmark": (
         "bench speed",
-        "bench speed: no such benchmark (valid: layer, router, step)",
+        "bench speed: no such benchmark (valid: groups, layer, router, step)",
     ),
     "benchmark of no shape": ("bench layer --shape=1,2", "--shape=1,2: must be five ints T,D,F,E"),
     "benchmark of no skew": (
@@ -202,7 +202,7 @@ MISTAKES = {
     ),
     "shapes of steps": (
         "bench step --shape=1,2,3,4,1",
-        "--shape: is no flag of bench step (valid: --size)",
+        "--shape: is no flag of bench step (valid: --size, --set, --workdir)",
     ),
     "benchmark misspelt": (
         "bench ruoter",

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from synthetic_data import SyntheticDataset
 
-from experiments import bench, live, report, run, workers
+from experiments import bench, bench_parts, live, report, run, workers
 from moe.data import loader, ngram
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -207,10 +208,17 @@ def test_an_arm_that_fails_stops_the_others_and_is_told(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_step_benchmark_compares_all_arms(monkeypatch, capsys):
+def test_the_step_benchmark_compares_all_arms(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(loader, "load", lambda data, V: SyntheticDataset(V, data.sequence_length))
-    rows = {row["arm"]: row for row in bench.step("tiny", repeats=3)}
+    few = ("model.model_width=32", "train.batch=2")
+    found = bench.step("tiny", overrides=few, repeats=3, directory=tmp_path)
+    rows = {row["arm"]: row for row in found}
     assert rows["dense"]["ratio"] == 1 and rows["dense_total"]["ratio"] > 1
     assert set(rows) == {"data", "dense", "top1", "top2", "hash_random", "hash_balanced",
                          "dense_total"}  # fmt: skip
-    assert "one training step, 1024 tokens, 3 repeats" in capsys.readouterr().out
+    assert "one training step, 256 tokens, 3 repeats" in capsys.readouterr().out
+    shares = {row["arm"]: row for row in json.loads((tmp_path / "step.json").read_text())["parts"]}
+    assert set(shares["top2"]) - {"arm", "step_s"} == set(bench_parts.PARTS) - {"dense ffn"}
+    assert "routing" not in shares["dense"] and shares["dense"]["dense ffn"] > 0
+    for row in shares.values():
+        np.testing.assert_allclose(sum(row[part] for part in bench_parts.PARTS if part in row), 1)
