@@ -22,6 +22,7 @@ HOMES = {
     "gate": "moe.routers",
     "layout": "moe.routers",
     "dispatch": "moe.dispatch",
+    "kernel": "moe.kernels",
     "layer": "moe",
     "experts": "moe",
     "shared": "moe",
