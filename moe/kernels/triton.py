@@ -105,11 +105,10 @@ def tiles_of(size_E: jax.Array, R: int, rows: int) -> tuple[jax.Array, jax.Array
 
 def _place(program, outer: int, inner: int, band: int):
     """(outer, inner) index of a program: `band` outer ones side by side, inner by inner."""
-    width = band * inner
-    first = program // width * band
+    first = lax.div(program, band * inner) * band
     count = jnp.minimum(outer - first, band)
-    rest = program % width
-    return first + rest % count, rest // count
+    rest = lax.rem(program, band * inner)
+    return first + lax.rem(rest, count), lax.div(rest, count)
 
 
 def _span(begin, length: int, size: int):
@@ -187,8 +186,9 @@ def _weight_gradient(kernel: Triton, size_E, x_RD, dy_RF) -> jax.Array:
     start_E = jnp.cumsum(size_E) - size_E
 
     def body(start_ref, size_ref, x_ref, dy_ref, dw_ref):
-        expert, tile = pl.program_id(0) // (over * across), pl.program_id(0) % (over * across)
-        d_tile, f_tile = _place(tile, over, across, kernel.band)
+        program, tiles = pl.program_id(0), over * across
+        expert = lax.div(program, tiles)
+        d_tile, f_tile = _place(lax.rem(program, tiles), over, across, kernel.band)
         start, size = start_ref[expert], size_ref[expert]
         d, d_mask = _span(d_tile * height, height, D)
         f, f_mask = _span(f_tile * width, width, F)
@@ -202,8 +202,9 @@ def _weight_gradient(kernel: Triton, size_E, x_RD, dy_RF) -> jax.Array:
             return add(i, sums, i * depth + jnp.arange(depth) < size)
 
         sums = jnp.zeros((height, width), jnp.float32)
-        sums = lax.fori_loop(0, size // depth, add, sums)
-        sums = lax.fori_loop(size // depth, pl.cdiv(size, depth), tail, sums)
+        whole = lax.div(size, depth)
+        sums = lax.fori_loop(0, whole, add, sums)
+        sums = lax.fori_loop(whole, lax.div(size + depth - 1, depth), tail, sums)
         here, mask = _access(dw_ref, d, f, d_mask, f_mask, (expert,))
         triton.store(here, sums.astype(dw_ref.dtype), mask=mask)
 
