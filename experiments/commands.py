@@ -18,6 +18,7 @@ TITLES = {
     "gate": "hash gates",
     "layout": "layouts",
     "dispatch": "dispatchers",
+    "kernel": "grouped products",
     "layer": "MoE layers",
     "experts": "experts",
     "shared": "shared experts",
