@@ -36,7 +36,7 @@ test-slow: $(DEV)
 	$(PY) -m pytest -m slow $(PYTEST_ARGS)
 
 test-tpu: $(TPU)  ## compiles for TPU slices, without a TPU
-	PYTHONPATH=$(VENV)/tpu $(PY) -m pytest -m tpu tests/test_tpu_compile.py $(PYTEST_ARGS)
+	PYTHONPATH=$(CURDIR)/$(VENV)/tpu $(PY) -m pytest -m tpu tests/test_tpu_compile.py $(PYTEST_ARGS)
 
 lint: $(DEV)
 	$(PY) -m ruff check .
