@@ -15,10 +15,11 @@ PINS   := $(wildcard constraints/$(TAG).txt)
 HASH   := $(shell { $(PYTHON) --version; cat requirements*.txt $(PINS); } | cksum | cut -d' ' -f1)
 RUNTIME := $(VENV)/.runtime-$(HASH)
 DEV    := $(VENV)/.dev-$(HASH)
+TPU    := $(VENV)/.tpu-$(HASH)
 PIP    := $(PY) -m pip install --quiet --no-compile --disable-pip-version-check $(addprefix -c ,$(PINS))
 
 .NOTPARALLEL:
-.PHONY: quickstart test test-fast test-slow lint format clean
+.PHONY: quickstart test test-fast test-slow test-tpu lint format clean
 
 quickstart: $(RUNTIME)  ## train, compare and explain the tiny study
 	@began=$$(date +%s); \
@@ -29,10 +30,13 @@ quickstart: $(RUNTIME)  ## train, compare and explain the tiny study
 test: test-fast test-slow  ## the fast tier with coverage, then the slow one
 
 test-fast: $(DEV)
-	$(PY) -m pytest -m "not slow" --cov -n auto --maxprocesses=4 --dist=loadscope $(PYTEST_ARGS)
+	$(PY) -m pytest -m "not slow and not tpu" --cov -n auto --maxprocesses=4 --dist=loadscope $(PYTEST_ARGS)
 
 test-slow: $(DEV)
 	$(PY) -m pytest -m slow $(PYTEST_ARGS)
+
+test-tpu: $(TPU)  ## compiles for TPU slices, without a TPU
+	PYTHONPATH=$(CURDIR)/$(VENV)/tpu $(PY) -m pytest -m tpu tests/test_tpu_compile.py $(PYTEST_ARGS)
 
 lint: $(DEV)
 	$(PY) -m ruff check .
@@ -57,4 +61,9 @@ $(RUNTIME):
 $(DEV): $(RUNTIME)
 	@echo "set-up: what tests and lint need"
 	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+$(TPU): $(DEV)
+	@echo "set-up: the TPU compiler"
+	@$(PIP) --no-deps --upgrade --target $(VENV)/tpu -r requirements-tpu-aot.txt
 	@touch $@

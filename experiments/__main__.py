@@ -25,8 +25,9 @@ _JOBS = flags.DEFINE_integer(
     "jobs", 0, "runs at the same time, each a process; 0 decides by itself", lower_bound=0
 )
 _SHAPE = flags.DEFINE_multi_string("shape", [], "of `bench layer`: T,D,F,E,k; repeatable")
+_DTYPE = flags.DEFINE_string("dtype", "float32", "of `bench layer`: float32, bf16")
 _SKEWS = flags.DEFINE_list("skews", ["uniform"], "of `bench layer`: uniform, zipf, one, empty")
-_OURS = (_SIZE, _ARMS, _SEEDS, _SET, _WORKDIR, _JOBS, _SHAPE, _SKEWS)
+_OURS = (_SIZE, _ARMS, _SEEDS, _SET, _WORKDIR, _JOBS, _SHAPE, _SKEWS, _DTYPE)
 
 # Failures of the machine, not of the program: permission, full disk, read-only file system.
 _ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EDQUOT}
@@ -92,14 +93,15 @@ def _diff(words: Sequence[str]) -> None:
 
 def _bench(words: Sequence[str]) -> None:
     valid = {
-        "layer": ("shape", "skews", "workdir"),
+        "groups": ("workdir",),
+        "layer": ("shape", "skews", "dtype", "workdir"),
         "router": (),
         "step": ("size", "set", "workdir"),
     }
     if words[0] not in valid:
         raise ValueError(f"bench {words[0]}: {no_such('benchmark', words[0], valid)}")
     taken = valid[words[0]]
-    for flag in (_SIZE, _SET, _SHAPE, _SKEWS, _WORKDIR):
+    for flag in (_SIZE, _SET, _SHAPE, _SKEWS, _DTYPE, _WORKDIR):
         if flag.present and flag.name not in taken:
             known = ", ".join(f"--{name}" for name in taken) or "none"
             raise ValueError(f"--{flag.name}: is no flag of bench {words[0]} (valid: {known})")
@@ -112,7 +114,10 @@ def _bench(words: Sequence[str]) -> None:
         for skew in _SKEWS.value:
             if skew not in bench_layer.SKEWS:
                 raise ValueError(f"--skews={skew}: {no_such('skew', skew, bench_layer.SKEWS)}")
-        bench_layer.layer(shapes, _SKEWS.value, directory=directory)
+        if _DTYPE.value not in bench_layer.DTYPES:
+            wrong = no_such("dtype", _DTYPE.value, bench_layer.DTYPES)
+            raise ValueError(f"--dtype={_DTYPE.value}: {wrong}")
+        bench_layer.layer(shapes, _SKEWS.value, directory=directory, dtype=_DTYPE.value)
     elif words[0] == "groups":
         bench_groups.groups(directory=directory)
     elif words[0] == "router":
@@ -145,7 +150,7 @@ COMMANDS = {
         _bench,
         "step|router|layer|groups",
         "time training steps, routers, or dispatchers against the machine's peak",
-        ("size", "set", "shape", "skews", "workdir"),
+        ("size", "set", "shape", "skews", "dtype", "workdir"),
     ),
 }
 

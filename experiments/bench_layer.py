@@ -7,6 +7,7 @@ the same load; routing has a benchmark of its own.
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import statistics
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ SHAPES = (
     Shape(4096, 512, 256, 64, 8),
 )
 SKEWS = ("uniform", "zipf", "one", "empty")
+DTYPES = {"float32": "float32", "bf16": "bfloat16"}
 
 
 def shape(text: str) -> Shape:
@@ -55,18 +57,22 @@ def layer(
     skews: Sequence[str] = ("uniform",),
     repeats: int = 7,
     directory: pathlib.Path | None = None,
+    dtype: str = "float32",
 ) -> list[dict]:
     """Prints a table for each shape and skew; writes layer.json and layer.png into `directory`.
 
-    Everything of a table runs in turn, `repeats` times. Returns the rows: shape, skew, mechanism,
-    forward_s and both_s (medians; both is forward and backward), gflops (useful, of both), peak
-    (the share of a plain matrix product of that size in the same run), ratio (median over repeats
-    of both to the dense twin's), temp_bytes (what the compiled call allocates), drop_rate.
+    Everything of a table runs in turn, `repeats` times, with weights and tokens in one of DTYPES
+    and gates in float32. Returns the rows: shape, skew, dtype, device, mechanism, forward_s and
+    both_s (medians; both is forward and backward), gflops (useful, of both), peak (the share of a
+    plain matrix product of that size in the same run), ratio (median over repeats of both to the
+    dense twin's), temp_bytes (what both allocates, its gradients included), drop_rate.
     """
+    # So that peers find room on a GPU; it must precede the first use of a device.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     rows = []
     for one in shapes:
         for skew in skews:
-            found = _table(one, skew, repeats)
+            found = _table(one, skew, repeats, DTYPES[dtype])
             _print(found, one, skew, repeats)
             rows += found
     if directory is not None:
@@ -87,15 +93,14 @@ class Case:
     drop_rate: float = 0.0
 
 
-def _table(one: Shape, skew: str, repeats: int) -> list[dict]:
-    cases = {"matmul": _matmul(one), "dense": _dense(one)}
+def _table(one: Shape, skew: str, repeats: int, dtype: str) -> list[dict]:
+    from experiments import peers
+
+    cases = {"matmul": _matmul(one, dtype), "dense": _dense(one, dtype)}
     plan = make_plan(one, skew)
     for name in mechanisms():
-        cases[name] = _mechanism(registry.lookup("dispatch", name), one, plan)
-    if skew == "uniform":
-        from experiments import peers
-
-        cases |= {name: Case(*calls) for name, calls in peers.mixtral(one).items()}
+        cases[name] = _mechanism(registry.lookup("dispatch", name), one, plan, dtype)
+    cases |= {name: Case(*facts) for name, facts in peers.mixtral(one, plan, dtype).items()}
     calls = {
         (name, which): getattr(case, which)
         for name, case in cases.items()
@@ -112,6 +117,8 @@ def _table(one: Shape, skew: str, repeats: int) -> list[dict]:
             {
                 "shape": list(one),
                 "skew": skew,
+                "dtype": dtype,
+                "device": processor(),
                 "mechanism": name,
                 "forward_s": median[name, "forward"],
                 "both_s": median[name, "both"],
@@ -126,10 +133,10 @@ def _table(one: Shape, skew: str, repeats: int) -> list[dict]:
 
 
 def mechanisms() -> list[str]:
-    """The dispatchers for one device; the oracle is no mechanism."""
+    """The dispatchers for one device; the oracle is no mechanism, and `auto` has none of its own."""
     from moe.dispatch.parallel import Parallel
 
-    names = [name for name in registry.names("dispatch") if name != "oracle"]
+    names = [name for name in registry.names("dispatch") if name not in ("oracle", "auto")]
     return [n for n in names if not isinstance(registry.lookup("dispatch", n), Parallel)]
 
 
@@ -163,17 +170,17 @@ def timed_calls(function: Callable, *arguments) -> tuple[Callable, Callable, int
     forward = jax.jit(function)
     both = jax.jit(jax.grad(loss, tuple(range(len(arguments))))).lower(*arguments).compile()
     memory = both.memory_analysis()
-    temp_bytes = memory.temp_size_in_bytes if memory else None
+    temp_bytes = memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else None
     return lambda: forward(*arguments), lambda: both(*arguments), temp_bytes
 
 
-def _matmul(one: Shape) -> Case:
+def _matmul(one: Shape, dtype: str) -> Case:
     """Plain products with as many FLOPs as the experts have: three of T x D x kF, and backward."""
     import jax
 
     keys = jax.random.split(jax.random.key(0))
-    x = jax.random.normal(keys[0], (one.T, one.D))
-    w = jax.random.normal(keys[1], (one.D, one.k * one.F))
+    x = jax.random.normal(keys[0], (one.T, one.D), dtype)
+    w = jax.random.normal(keys[1], (one.D, one.k * one.F), dtype)
     once = jax.jit(lambda x, w: x @ w)
 
     def times(count):
@@ -183,30 +190,27 @@ def _matmul(one: Shape) -> Case:
     return Case(functools.partial(times, 3), functools.partial(times, 9))
 
 
-def _inputs(one: Shape):
+def _inputs(one: Shape, width: int, E: int, dtype: str):
     import jax
 
     from moe.experts import SwiGLU
 
-    experts = SwiGLU(one.F)
-    params = jax.jit(lambda key: experts.init(key, one.E, one.D))(jax.random.key(2))
-    return experts, params, jax.random.normal(jax.random.key(3), (one.T, one.D))
+    def init(key):
+        return jax.tree.map(lambda a: a.astype(dtype), experts.init(key, E, one.D))
+
+    experts = SwiGLU(width)
+    params = jax.jit(init)(jax.random.key(2))
+    return experts, params, jax.random.normal(jax.random.key(3), (one.T, one.D), dtype)
 
 
-def _dense(one: Shape) -> Case:
+def _dense(one: Shape, dtype: str) -> Case:
     """The dense feed-forward layer of the same active FLOPs."""
-    import jax
-
-    from moe.experts import SwiGLU
-
-    ffn = SwiGLU(one.k * one.F)
-    params = jax.jit(lambda key: ffn.init(key, 1, one.D))(jax.random.key(2))
-    x_TD = jax.random.normal(jax.random.key(3), (one.T, one.D))
+    ffn, params, x_TD = _inputs(one, one.k * one.F, 1, dtype)
     return Case(*timed_calls(lambda params, x_TD: ffn(params, x_TD[None])[0], params, x_TD))
 
 
-def _mechanism(dispatch, one: Shape, plan) -> Case:
-    experts, params, x_TD = _inputs(one)
+def _mechanism(dispatch, one: Shape, plan, dtype: str) -> Case:
+    experts, params, x_TD = _inputs(one, one.F, one.E, dtype)
 
     def run(params, x_TD, gate_TK):
         return dispatch(plan.replace(gate_TK=gate_TK), x_TD, experts, params, one.E)
@@ -223,7 +227,8 @@ def _print(rows: list[dict], one: Shape, skew: str, repeats: int) -> None:
 
     T, D, F, E, k = one
     print(f"\nT={T} D={D} F={F} E={E} k={k}, load {skew}: {repeats} repeats in turn")
-    print(f"{processor()}, JAX {jax.__version__}, float32, SwiGLU; GFLOP/s are useful ones\n")
+    facts = f"{rows[0]['device']}, JAX {jax.__version__}, {rows[0]['dtype']}"
+    print(f"{facts}, SwiGLU; GFLOP/s are useful ones\n")
     head = ("forward", "and back", "GFLOP/s", "of peak", "/ dense", "memory", "dropped")
     print(f"{'':<14}" + "".join(f"{word:>11}" for word in head))
     for row in rows:

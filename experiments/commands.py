@@ -19,6 +19,7 @@ TITLES = {
     "layout": "layouts",
     "dispatch": "dispatchers",
     "overflow": "overflows",
+    "kernel": "grouped products",
     "layer": "MoE layers",
     "experts": "experts",
     "shared": "shared experts",

@@ -1,12 +1,13 @@
-"""Hugging Face's MoE block on torch, to be timed beside ours where both are installed."""
+"""Hugging Face's experts on torch, to be timed beside ours where both are installed."""
 
 from collections.abc import Callable
 
 
-def mixtral(one) -> dict[str, tuple[Callable, Callable]]:
-    """Its block for a `bench_layer.Shape`, in eager and grouped form; nothing where it is missing.
+def mixtral(one, plan, dtype: str = "float32") -> dict[str, tuple[Callable, Callable, int | None]]:
+    """Its experts for a `bench_layer.Shape` under our plan, in eager and grouped form.
 
-    The two calls of each are forward, and forward and backward.
+    On the GPU where torch has one, else on the CPU; nothing where it is missing. Of each: forward,
+    forward and backward, and the bytes that the latter allocates at most, None on the CPU.
     """
     try:
         import torch
@@ -14,6 +15,11 @@ def mixtral(one) -> dict[str, tuple[Callable, Callable]]:
         from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
     except ImportError:
         return {}
+    import numpy as np
+
+    place = {"device": "cuda" if torch.cuda.is_available() else "cpu"}
+    kind = place | {"dtype": getattr(torch, dtype)}
+    index_TK = torch.tensor(np.asarray(plan.expert_TK), dtype=torch.int64, **place)
     found = {}
     for form in ("eager", "grouped_mm"):
         config = MixtralConfig(
@@ -24,19 +30,41 @@ def mixtral(one) -> dict[str, tuple[Callable, Callable]]:
         )
         config._experts_implementation = form
         torch.manual_seed(0)
-        block = MixtralSparseMoeBlock(config)
-        for parameter in block.parameters():
+        with torch.device("meta"):
+            experts = MixtralSparseMoeBlock(config).experts
+        experts = experts.to(kind["dtype"]).to_empty(**place)
+        for parameter in experts.parameters():
             torch.nn.init.normal_(parameter, std=one.D**-0.5)
-        x = torch.randn(1, one.T, one.D, requires_grad=True)
-
-        def forward(block=block, x=x):
-            with torch.no_grad():
-                return block(x)
-
-        def both(block=block, x=x):
-            block.zero_grad()
-            y = block(x)
-            (y[0] if isinstance(y, tuple) else y).square().sum().backward()
-
-        found[f"hf {form}"] = forward, both
+        x = torch.randn(one.T, one.D, requires_grad=True, **kind)
+        gate_TK = torch.tensor(np.asarray(plan.gate_TK), requires_grad=True, **place)
+        found[f"hf {form}"] = _calls(torch, experts, (x, index_TK, gate_TK))
     return found
+
+
+def _calls(torch, experts, inputs: tuple) -> tuple[Callable, Callable, int | None]:
+    on_gpu = inputs[0].is_cuda
+
+    def finish():
+        if on_gpu:
+            torch.cuda.synchronize()
+
+    def forward():
+        with torch.no_grad():
+            experts(*inputs)
+        finish()
+
+    def both():
+        for tensor in (inputs[0], inputs[2], *experts.parameters()):
+            tensor.grad = None
+        experts(*inputs).float().square().sum().backward()
+        finish()
+
+    if not on_gpu:
+        return forward, both, None
+    both()  # chooses kernels and what they work in
+    for tensor in (inputs[0], inputs[2], *experts.parameters()):
+        tensor.grad = None
+    torch.cuda.reset_peak_memory_stats()
+    held = torch.cuda.memory_allocated()
+    both()
+    return forward, both, torch.cuda.max_memory_allocated() - held

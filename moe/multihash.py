@@ -15,7 +15,9 @@ from moe.dispatch.contract import Stats, no_drops
 from moe.dispatch.ragged import sort_choices
 from moe.dispatch.rows import take_rows
 from moe.experts import Experts, ReLU, batched_product
-from moe.kernels import blocked
+from moe.kernels.blocked import Blocked
+from moe.kernels.contract import Groups
+from moe.kernels.grouped import PerPlatform, grouped_product
 from moe.layer import MoE
 from moe.routers.hash import Hash
 from moe.routers.tables import Table
@@ -102,14 +104,13 @@ class MultiHash(MoE):
 
 def _apply(plan: Choices, x_TA: jax.Array, w_EAO: jax.Array, block: int) -> jax.Array:
     """Row t times the matrix of its one expert."""
-    T, width = x_TA.shape
-    E = w_EAO.shape[0]
+    T, E = x_TA.shape[0], w_EAO.shape[0]
     if E == 1:
         return batched_product(x_TA[None], w_EAO)[0]
     order = sort_choices(plan, E)
-    groups = blocked.Groups(order.size_E, min(block, T), min(64, block, T))
-    padding = jnp.zeros((groups.padding, width), x_TA.dtype)
-    x_RA = jnp.concatenate([take_rows(x_TA, order.token_R, order.row_TK), padding])
-    y_RO = blocked.grouped_product(groups, x_RA, w_EAO)[:T]
+    groups = Groups(order.size_E, T, PerPlatform(other=Blocked(block, min(64, block))))
+    token_R = jnp.pad(order.token_R, (0, groups.padding), constant_values=T)
+    x_RA = take_rows(x_TA, token_R, order.row_TK)
+    y_RO = grouped_product(groups, x_RA, w_EAO)[:T]
     # Back to the order of tokens: the inverse permutation, whose gradient is the permutation.
     return take_rows(y_RO, order.row_TK[:, 0], order.token_R[:, None])

@@ -23,6 +23,7 @@ HOMES = {
     "layout": "moe.routers",
     "dispatch": "moe.dispatch",
     "overflow": "moe.dispatch",
+    "kernel": "moe.kernels",
     "layer": "moe",
     "experts": "moe",
     "shared": "moe",

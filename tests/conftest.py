@@ -1,4 +1,4 @@
-"""What every test relies on: 8 CPU devices, strict shapes, and multi-device tests that do run."""
+"""What every test relies on: 8 CPU devices, strict shapes, and tests that do run in CI."""
 
 import os
 
@@ -13,9 +13,10 @@ jax.config.update("jax_disable_most_optimizations", True)  # tests compile more 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Turns the skip of a multi-device test into a failure where CI is set."""
+    """Turns the skip of a multi-device or TPU test into a failure where CI is set."""
     report = yield
-    if report.skipped and os.environ.get("CI") and item.get_closest_marker("multi_device"):
-        report.outcome = "failed"
-        report.longrepr = f"a multi-device test must not skip in CI: {report.longrepr}"
+    for marker in ("multi_device", "tpu"):
+        if report.skipped and os.environ.get("CI") and item.get_closest_marker(marker):
+            report.outcome = "failed"
+            report.longrepr = f"a {marker} test must not skip in CI: {report.longrepr}"
     return report

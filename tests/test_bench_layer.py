@@ -47,6 +47,14 @@ def test_groups_cost_flops_and_save_drops(tmp_path, capsys):
     assert "T=256 D=16 F=64 E=8 k=2" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_sixteen_bits_are_timed_as_such(capsys):
+    rows = bench_layer.layer([Shape(16, 8, 6, 4, 2)], ["zipf"], repeats=1, dtype="bf16")
+    assert {row["dtype"] for row in rows} == {"bfloat16"} and "bfloat16" in capsys.readouterr().out
+    # The dense layer's gradients alone: three matrices of 8 x 12 and 16 tokens of 8, of 2 bytes.
+    assert next(r for r in rows if r["mechanism"] == "dense")["temp_bytes"] >= 2 * (3 * 96 + 128)
+
+
 def test_plans_are_skewed_as_they_say():
     def load(skew, one=ONE):
         return np.bincount(np.ravel(bench_layer.make_plan(one, skew).expert_TK), minlength=one.E)

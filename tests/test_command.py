@@ -200,6 +200,10 @@ MISTAKES = {
         "bench layer --skews=zpif",
         "--skews=zpif: no such skew; did you mean 'zipf'?",
     ),
+    "benchmark of no dtype": (
+        "bench layer --dtype=fp16",
+        "--dtype=fp16: no such dtype; did you mean 'bf16'?",
+    ),
     "shapes of steps": (
         "bench step --shape=1,2,3,4,1",
         "--shape: is no flag of bench step (valid: --size, --set, --workdir)",

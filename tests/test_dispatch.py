@@ -17,6 +17,7 @@ from moe.dispatch.overflow import Exact
 from moe.dispatch.parallel import Parallel
 from moe.dispatch.ragged import Ragged, sort_choices
 from moe.experts import ReLU, SwiGLU
+from moe.kernels.blocked import Blocked
 from moe.routing import Choices, Mix, Slots, capacity
 
 T, D, E, C = 48, 12, 6, 5
@@ -35,8 +36,8 @@ def dispatchers():
             dispatch = dataclasses.replace(dispatch, capacity_factor=float(E))
         found[name] = dispatch
     found["gather exact"] = Gather(0.5, overflow=Exact())
-    found["ragged block=7"] = Ragged(block=7, tail=3)
-    found["ragged block=1000"] = Ragged(block=1000)
+    found["ragged block=7"] = Ragged(Blocked(7, 3))
+    found["ragged block=1000"] = Ragged(Blocked(1000))
     return found
 
 
@@ -184,7 +185,7 @@ def test_ragged_reports_how_full_its_blocks_are():
     plan = choices(1, "one")
     experts = SwiGLU(4)
     params = experts.init(jax.random.key(0), E, D)
-    _, stats = serve(Ragged(block=20, tail=6), plan, jnp.ones((T, D)), experts, params)
+    _, stats = serve(Ragged(Blocked(20, 6)), plan, jnp.ones((T, D)), experts, params)
     # 48 rows: two blocks of 20 and two of 6.
     np.testing.assert_allclose(stats.slots_used, 48 / 52)
 
@@ -219,8 +220,8 @@ def test_groups_and_overhead():
         (Einsum(capacity_factor=0.0), "d.capacity_factor=0.0: must be > 0"),
         (Einsum(group_size=-1), "d.group_size=-1: must divide the 48 tokens of a batch, or be 0"),
         (Einsum(group_size=36), "d.group_size=36: must divide the 48 tokens of a batch, or be 0"),
-        (Ragged(block=0), "d.block=0: must be >= 1"),
-        (Ragged(block=8, tail=9), r"d.tail=9: must be in \[1, block=8\]"),
+        (Ragged(Blocked(0)), "d.kernel.block=0: must be >= 1"),
+        (Ragged(Blocked(8, 9)), r"d.kernel.tail=9: must be in \[1, block=8\]"),
         (Gather(capacity_factor=-1.0), "d.capacity_factor=-1.0: must be a number > 0"),
     ],
 )

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from moe.kernels.blocked import vary_like
+from moe.kernels.contract import vary_like
 
 
 @flax.struct.dataclass

@@ -1,6 +1,6 @@
 """Dropless dispatch: sort the assignments by expert, multiply block by block, unsort.
 
-MegaBlocks (arXiv 2211.15841) with the blocks of `moe/kernels/blocked.py`.
+MegaBlocks (arXiv 2211.15841) with the grouped products of `moe/kernels/`.
 """
 
 import dataclasses
@@ -10,37 +10,37 @@ import jax.numpy as jnp
 
 from moe.dispatch.contract import Dispatch, Stats, mix, no_drops, serve_slots
 from moe.dispatch.rows import combine_rows, take_rows
-from moe.kernels import blocked
+from moe.kernels.contract import Groups, Kernel
+from moe.kernels.grouped import PerPlatform, grouped_product
 from moe.routing import Choices, Mix, Slots, first_rows
 
 
 @dataclasses.dataclass(frozen=True)
 class Ragged(Dispatch):
-    """Serves every assignment; an expert's rows are rounded up to a multiple of `tail`.
+    """Serves every assignment; an expert's rows are rounded up to a tile of the kernel.
 
     Attributes:
-      block: rows that are multiplied at once, as long as an expert has so many left.
-      tail: rows of the smaller blocks that finish an expert.
+      kernel: what multiplies rows by the matrix of their expert.
     """
 
-    block: int = 256
-    tail: int = 64
+    kernel: Kernel = PerPlatform()
 
     def __call__(self, plan, x_TD, experts, params, E):
         """Computes y_TD."""
-        T, D = x_TD.shape
+        T = x_TD.shape[0]
         if isinstance(plan, Mix):
             return mix(plan, x_TD, experts, params), no_drops(plan, T, E)
         if isinstance(plan, Slots):
             return serve_slots(plan, x_TD, experts, params, E)
-        R = plan.expert_TK.size
         order = sort_choices(plan, E)
-        groups = blocked.Groups(order.size_E, min(self.block, R), min(self.tail, R))
-        padding = jnp.zeros((groups.padding, D), x_TD.dtype)
-        x_RD = jnp.concatenate([take_rows(x_TD, order.token_R, order.row_TK), padding])
-        y_RD = experts(params, x_RD, lambda x, w: blocked.grouped_product(groups, x, w))
+        groups = Groups(order.size_E, plan.expert_TK.size, self.kernel)
+        padding = (0, groups.padding)  # token T is nobody's: a row of zeros
+        token_R = jnp.pad(order.token_R, padding, constant_values=T)
+        rank_R = jnp.pad(order.rank_R, padding)
+        x_RD = take_rows(x_TD, token_R, order.row_TK)
+        y_RD = experts(params, x_RD, lambda x, w: grouped_product(groups, x, w))
         gate_TK = jnp.where(plan.expert_TK < E, plan.gate_TK, 0)  # rows of nobody hold anything
-        y_TD = combine_rows(y_RD, gate_TK, order.token_R, order.rank_R, order.row_TK)
+        y_TD = combine_rows(y_RD, gate_TK, token_R, rank_R, order.row_TK)
         stats = Stats(
             order.size_E.astype(jnp.float32),
             jnp.zeros(plan.gate_TK.shape[1]),
@@ -54,12 +54,9 @@ class Ragged(Dispatch):
         return 0.0
 
     def check(self, path, tokens):
-        """Raises ValueError unless 1 <= tail <= block."""
+        """Raises ValueError for impossible tiles."""
         del tokens
-        if self.block < 1:
-            raise ValueError(f"{path}.block={self.block}: must be >= 1")
-        if not 1 <= self.tail <= self.block:
-            raise ValueError(f"{path}.tail={self.tail}: must be in [1, block={self.block}]")
+        self.kernel.check(f"{path}.kernel")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,7 +46,7 @@ def combine_rows(
     """y_TD[t] = sum_k gate_TK[t, k] y_RD[row_TK[t, k]], rows R or more counting as 0.
 
     token_R and rank_R say whose row it is: choice rank_R[r] of token token_R[r], T or more for
-    nobody's. y_RD may be longer than token_R: the rest is padding that nobody reads.
+    nobody's.
     """
     del token_R, rank_R
     return _weighted_sum(y_RD, gate_TK, row_TK)
@@ -60,11 +60,9 @@ def _combine_backward(residuals, dy_TD):
     y_RD, gate_TK, token_R, rank_R, row_TK = residuals
     gate_R = gate_TK.at[token_R, rank_R].get(mode="fill", fill_value=0).astype(dy_TD.dtype)
     dy_RD = _take(dy_TD, token_R)
-    R = token_R.shape[0]
-    product_R = jnp.einsum("RD,RD->R", dy_RD, y_RD[:R], preferred_element_type=jnp.float32)
+    product_R = jnp.einsum("RD,RD->R", dy_RD, y_RD, preferred_element_type=jnp.float32)
     dgate_TK = _take(product_R, row_TK).astype(gate_TK.dtype)
-    padding = ((0, y_RD.shape[0] - R), (0, 0))
-    return jnp.pad(dy_RD * gate_R[:, None], padding), dgate_TK, None, None, None
+    return dy_RD * gate_R[:, None], dgate_TK, None, None, None
 
 
 combine_rows.defvjp(_combine_forward, _combine_backward)

@@ -6,124 +6,106 @@ blocks, which run near the peak of a matrix product; the rest in small ones, whi
 Each expert's matrix is taken out of the stack once.
 """
 
-import flax.struct
-import jax
+import dataclasses
+
 import jax.numpy as jnp
 from jax import lax
 
+from moe.kernels.contract import Groups, Kernel, vary_like
 
-@flax.struct.dataclass
-class Groups:
-    """Whose rows are whose, for rows sorted by expert.
+
+@dataclasses.dataclass(frozen=True)
+class Blocked(Kernel):
+    """Large blocks as long as an expert has so many rows left, then small ones.
 
     Attributes:
-      size_E: rows of each expert (int32), in turn from row 0; their sum may be less than the rows.
-      large, small: rows of a large and of a small block (static).
+      block: rows of a large block.
+      tail: rows of a small one.
     """
 
-    size_E: jax.Array
-    large: int = flax.struct.field(pytree_node=False)
-    small: int = flax.struct.field(pytree_node=False)
+    block: int = 256
+    tail: int = 64
 
-    @property
-    def start_E(self) -> jax.Array:
-        """First row of each expert."""
-        return jnp.cumsum(self.size_E) - self.size_E
+    def blocks(self, R: int) -> tuple[int, int]:
+        """Rows of a large and of a small block, none larger than all R rows."""
+        return min(self.block, R), min(self.tail, R)
 
-    @property
-    def padding(self) -> int:
-        """Rows that must follow the last row of a buffer which is read and written in blocks."""
-        return max(self.large, self.small)
+    def padding(self, R):
+        """Blocks that start at the last row are read and written whole."""
+        return max(self.blocks(R))
 
-    @property
-    def computed(self) -> jax.Array:
-        """Rows that are multiplied, those that round up to a block included."""
-        large_E = self.size_E // self.large * self.large
-        return jnp.sum(large_E - (large_E - self.size_E) // self.small * self.small)
+    def computed(self, groups):
+        """Rows in blocks."""
+        large, small = self.blocks(groups.rows)
+        large_E = groups.size_E // large * large
+        return jnp.sum(large_E - (large_E - groups.size_E) // small * small)
 
-    def each_block(self, e, body, carry):
+    def each_block(self, groups: Groups, e, body, carry):
         """body(carry, first row, rows of the block, own rows among them) over blocks of expert e.
 
         The number of rows of a block is static, the others are traced.
         """
-        size, start = self.size_E[e], self.start_E[e]
-        larges = size // self.large
-        rest = start + larges * self.large
-        smalls = -(-(start + size - rest) // self.small)
+        large, small = self.blocks(groups.rows)
+        size, start = groups.size_E[e], groups.start_E[e]
+        larges = size // large
+        rest = start + larges * large
+        smalls = -(-(start + size - rest) // small)
 
-        def large(i, carry):
-            return body(carry, start + i * self.large, self.large, self.large)
+        def whole(i, carry):
+            return body(carry, start + i * large, large, large)
 
-        def small(i, carry):
-            first = rest + i * self.small
-            return body(carry, first, self.small, jnp.minimum(self.small, start + size - first))
+        def tail(i, carry):
+            first = rest + i * small
+            return body(carry, first, small, jnp.minimum(small, start + size - first))
 
-        return lax.fori_loop(0, smalls, small, lax.fori_loop(0, larges, large, carry))
+        return lax.fori_loop(0, smalls, tail, lax.fori_loop(0, larges, whole, carry))
 
+    def product(self, groups, x_RD, w_EDF, contract):
+        """The grouped product.
 
-def _multiply(groups: Groups, x_RD: jax.Array, w_EDF: jax.Array, contract: int) -> jax.Array:
-    """Rows times the matrix of their expert, contracting its axis `contract` (0 or 1).
+        Blocks run in order: what the last block of an expert writes past its own rows is written
+        again by the next expert, and past the last row there is padding that nobody reads.
+        """
+        shape = (x_RD.shape[0], w_EDF.shape[2 - contract])
+        y_RF = vary_like(jnp.zeros(shape, x_RD.dtype), x_RD)
 
-    Blocks run in order: what the last block of an expert writes past its own rows is written
-    again by the next expert, and past the last row there is padding that nobody reads.
-    """
-    y_RF = vary_like(jnp.zeros((x_RD.shape[0], w_EDF.shape[2 - contract]), x_RD.dtype), x_RD)
+        def of_expert(e, y_RF):
+            w = lax.dynamic_index_in_dim(w_EDF, e, keepdims=False)
 
-    def of_expert(e, y_RF):
-        w = lax.dynamic_index_in_dim(w_EDF, e, keepdims=False)
+            def block(y_RF, first, rows, own):
+                del own
+                x = lax.dynamic_slice_in_dim(x_RD, first, rows)
+                y = lax.dot_general(x, w, (((1,), (contract,)), ((), ())))
+                return lax.dynamic_update_slice_in_dim(y_RF, y, first, 0)
 
-        def block(y_RF, first, rows, own):
-            del own
-            x = lax.dynamic_slice_in_dim(x_RD, first, rows)
-            y = lax.dot_general(x, w, (((1,), (contract,)), ((), ())))
-            return lax.dynamic_update_slice_in_dim(y_RF, y, first, 0)
+            return self.each_block(groups, e, block, y_RF)
 
-        return groups.each_block(e, block, y_RF)
+        return lax.fori_loop(0, w_EDF.shape[0], of_expert, y_RF)
 
-    return lax.fori_loop(0, w_EDF.shape[0], of_expert, y_RF)
+    def weight_gradient(self, groups, x_RD, dy_RF):
+        """The gradient of the weights, summed over blocks in float32."""
+        E, D, F = groups.size_E.shape[0], x_RD.shape[1], dy_RF.shape[1]
+        small = self.blocks(groups.rows)[1]
 
+        def of_expert(e, dw_EDF):
+            def block(dw, first, rows, own):
+                x, dy = (lax.dynamic_slice_in_dim(a, first, rows) for a in (x_RD, dy_RF))
+                if rows == small:  # rows of the next expert do not count
+                    mine = lax.broadcasted_iota(jnp.int32, (rows, 1), 0) < own
+                    x, dy = jnp.where(mine, x, 0), jnp.where(mine, dy, 0)
+                axes = (((0,), (0,)), ((), ()))
+                return dw + lax.dot_general(x, dy, axes, preferred_element_type=jnp.float32)
 
-def vary_like(a: jax.Array, other: jax.Array) -> jax.Array:
-    """The array, differing between devices wherever the other one does (inside `shard_map`)."""
-    wanted, has = (jax.typeof(b).manual_axis_type.varying for b in (other, a))
-    missing = tuple(wanted - has)
-    return lax.pcast(a, missing, to="varying") if missing else a
+            dw = vary_like(jnp.zeros((D, F), jnp.float32), x_RD)
+            dw = self.each_block(groups, e, block, dw).astype(x_RD.dtype)
+            return lax.dynamic_update_index_in_dim(dw_EDF, dw, e, 0)
 
+        zeros = vary_like(jnp.zeros((E, D, F), x_RD.dtype), x_RD)
+        return lax.fori_loop(0, E, of_expert, zeros)
 
-def grouped_product(groups: Groups, x_RD: jax.Array, w_EDF: jax.Array) -> jax.Array:
-    """Row r of expert e becomes x_r w_e; returns y_RF.
-
-    x_RD ends in `groups.padding` rows that belong to nobody: they must be finite, and what comes
-    out in their place has no meaning. Gradients with respect to x_RD and w_EDF.
-    """
-    return _grouped(groups, x_RD, vary_like(w_EDF, x_RD))
-
-
-@jax.custom_vjp
-def _grouped(groups, x_RD, w_EDF):
-    return _multiply(groups, x_RD, w_EDF, 0)
-
-
-def _forward(groups, x_RD, w_EDF):
-    return _multiply(groups, x_RD, w_EDF, 0), (groups, x_RD, w_EDF)
-
-
-def _backward(residuals, dy_RF):
-    groups, x_RD, w_EDF = residuals
-
-    def of_expert(e, dw_EDF):
-        def block(dw, first, rows, own):
-            x = lax.dynamic_slice_in_dim(x_RD, first, rows)
-            dy = lax.dynamic_slice_in_dim(dy_RF, first, rows)
-            if rows == groups.small:  # rows of the next expert do not count
-                x = jnp.where(lax.broadcasted_iota(jnp.int32, (rows, 1), 0) < own, x, 0)
-            return dw + lax.dot_general(x, dy, (((0,), (0,)), ((), ())))
-
-        dw = groups.each_block(e, block, jnp.zeros_like(w_EDF[0]))
-        return lax.dynamic_update_index_in_dim(dw_EDF, dw, e, 0)
-
-    dw_EDF = lax.fori_loop(0, w_EDF.shape[0], of_expert, jnp.zeros_like(w_EDF))
-    return None, _multiply(groups, dy_RF, w_EDF, 1), dw_EDF
-
-
-_grouped.defvjp(_forward, _backward)
+    def check(self, path):
+        """Raises ValueError unless 1 <= tail <= block."""
+        if self.block < 1:
+            raise ValueError(f"{path}.block={self.block}: must be >= 1")
+        if not 1 <= self.tail <= self.block:
+            raise ValueError(f"{path}.tail={self.tail}: must be in [1, block={self.block}]")
