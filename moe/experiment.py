@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from moe.data import LABELS, Data
+from moe.data import Data
 from moe.model import Transformer
 from moe.optimizer import Optimizer
 from moe.routing import Router
@@ -75,7 +75,7 @@ class Experiment:
                 f"{path}={type(router).__name__}: sees later tokens, so the loss of a language "
                 "model is too low; take a causal router or set allow_noncausal=true"
             )
-        count = LABELS.get(self.data.label)
+        count = self.data.labels
         if router.needs_labels and count and router.labels != count:
             raise ValueError(
                 f"{path}.labels={router.labels}: must be {count}, the number of labels with "

@@ -283,8 +283,8 @@ def test_importing_the_settings_loads_no_library():
 def test_the_cache_is_read_without_tfds(dataset):
     """A second run starts without the seconds that TFDS and grain take to import."""
     code = (
-        "import sys; from pathlib import Path; from moe.data import tokens; "
-        f"t = tokens._read(Path({str(dataset.tokens.folder)!r})); print(t.fingerprint); "
+        "import sys; from pathlib import Path; from moe.data import store; "
+        f"t = store.read(Path({str(dataset.tokens.folder)!r})); print(t.fingerprint); "
         "print([m for m in ('jax', 'grain', 'tensorflow_datasets') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
