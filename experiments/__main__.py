@@ -1,4 +1,4 @@
-"""The command: python -m experiments list | show | run | report | diff | bench.
+"""The command: python -m experiments list | show | run | report | diff | bench | data.
 
 Every mistake is one line on stderr and exit code 2. Nothing heavy is imported before it is needed.
 """
@@ -91,28 +91,43 @@ def _diff(words: Sequence[str]) -> None:
 
 
 def _bench(words: Sequence[str]) -> None:
-    valid = {"layer": ("shape", "skews", "workdir"), "router": (), "step": ("size",)}
+    valid = {
+        "layer": ("shape", "skews", "workdir"),
+        "router": (),
+        "step": ("size",),
+        "data": ("size", "set", "workdir"),
+    }
     if words[0] not in valid:
         raise ValueError(f"bench {words[0]}: {no_such('benchmark', words[0], valid)}")
     taken = valid[words[0]]
-    for flag in (_SIZE, _SHAPE, _SKEWS, _WORKDIR):
+    for flag in (_SIZE, _SHAPE, _SKEWS, _WORKDIR, _SET):
         if flag.present and flag.name not in taken:
             known = ", ".join(f"--{name}" for name in taken) or "none"
             raise ValueError(f"--{flag.name}: is no flag of bench {words[0]} (valid: {known})")
     known_size(_SIZE.value)
-    from experiments import bench, bench_layer
+    from experiments import bench, bench_data, bench_layer
 
+    directory = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None
     if words[0] == "layer":
         shapes = [bench_layer.shape(text) for text in _SHAPE.value] or bench_layer.SHAPES
         for skew in _SKEWS.value:
             if skew not in bench_layer.SKEWS:
                 raise ValueError(f"--skews={skew}: {no_such('skew', skew, bench_layer.SKEWS)}")
-        directory = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None
         bench_layer.layer(shapes, _SKEWS.value, directory=directory)
     elif words[0] == "router":
         bench.router()
+    elif words[0] == "data":
+        bench_data.data(_SIZE.value, _SET.value, directory=directory)
     else:
         bench.step(_SIZE.value)
+
+
+def _data(words: Sequence[str]) -> None:
+    if words[0] != "prepare":
+        raise ValueError(f"data {words[0]}: {no_such('action', words[0], ['prepare'])}")
+    from moe.data import catalogue
+
+    print(f"prepared: {catalogue.prepare(words[1])}")
 
 
 COMMANDS = {
@@ -137,9 +152,14 @@ COMMANDS = {
     ),
     "bench": Command(
         _bench,
-        "step|router|layer",
-        "time training steps, routers, or dispatchers against the machine's peak",
-        ("size", "shape", "skews", "workdir"),
+        "step|router|layer|data",
+        "time training steps, routers, dispatchers against the machine's peak, or reading data",
+        ("size", "shape", "skews", "workdir", "set"),
+    ),
+    "data": Command(
+        _data,
+        "prepare NAME",
+        "download a data set of TFDS and prepare it for data.source=tfds:NAME",
     ),
 }
 

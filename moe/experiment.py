@@ -69,6 +69,20 @@ class Experiment:
             raise ValueError(f"seed={self.seed}: must be >= 0")
         return self
 
+    def check_labels(self, dataset) -> None:
+        """Raises ValueError, one line, when routers expect other labels than the text has.
+
+        `validate` has seen to those that are known before the text is read.
+        """
+        names = {"desk": dataset.desks, "class": dataset.classes}.get(self.data.label)
+        for router in self.model.routers:
+            if router.needs_labels and names and router.labels != len(names):
+                raise ValueError(
+                    f"model.moe.router.labels={router.labels}: must be {len(names)}, the number of "
+                    f"labels that data.source={self.data.source} has with data.label="
+                    f"{self.data.label}"
+                )
+
     def _check_router(self, path: str, router: Router) -> None:
         if not router.causal and not self.allow_noncausal:
             raise ValueError(

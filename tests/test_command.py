@@ -48,8 +48,11 @@ def fresh(*words):
 ARMS = "(valid: dense, dense_total, hash_balanced, hash_random, top1, top2)"
 WHOLE = "must be whole numbers >= 0 separated by commas"
 MISTAKES = {
-    "no command": ("", "COMMAND: is missing (valid: list, show, run, report, diff, bench); "),
-    "unknown command": ("rnu x", "rnu: no such command; did you mean 'run'? (valid: bench, diff, "),
+    "no command": ("", "COMMAND: is missing (valid: list, show, run, report, diff, bench, data); "),
+    "unknown command": (
+        "rnu x",
+        "rnu: no such command; did you mean 'run'? (valid: bench, data, diff, ",
+    ),
     "show of nothing": ("show", "show: must be 'show STUDY[/ARM]', has 0 words"),
     "one word too many": ("show a b", "show a b: must be 'show STUDY[/ARM]', has 2 words"),
     "two words too many": ("diff a b c d", "diff a b c d: must be 'diff A B', has 4 words"),
@@ -193,7 +196,7 @@ MISTAKES = {
     ),
     "unknown benchmark": (
         "bench speed",
-        "bench speed: no such benchmark (valid: layer, router, step)",
+        "bench speed: no such benchmark (valid: data, layer, router, step)",
     ),
     "benchmark of no shape": ("bench layer --shape=1,2", "--shape=1,2: must be five ints T,D,F,E"),
     "benchmark of no skew": (

@@ -14,6 +14,7 @@ from moe.data.tokens import prepare
 THREADS = 2  # that read ahead of the consumer
 AHEAD = 16  # batches
 ONE_PROCESS = (0, 1)
+SAMPLE = 2**25  # tokens that n-grams and router tables are counted on
 
 
 class Batch(NamedTuple):
@@ -87,7 +88,12 @@ class Dataset:
         """What routers may learn of the training text, a `moe.routing.Corpus`."""
         from moe.routing import Corpus  # needs JAX, which reading data does not
 
-        return Corpus(self.count_V, self.tokens.train.id)
+        return Corpus(self.count_V, self.sample_S)
+
+    @property
+    def sample_S(self) -> np.ndarray:
+        """The training text; of one longer than SAMPLE tokens, 512 stretches spread over it."""
+        return spread(self.tokens.train.id, SAMPLE, 512)
 
     @property
     def tokenizer_fingerprint(self) -> str:
@@ -173,6 +179,15 @@ class Dataset:
         window_W = np.arange(count) * total // count
         length = self.data.sequence_length
         return _cut(of_desk, window_W, length, self._label)
+
+
+def spread(id_S: np.ndarray, limit: int, stretches: int) -> np.ndarray:
+    """All ids, or about `limit` of them in stretches at equal distances."""
+    if len(id_S) <= limit:
+        return id_S
+    size = limit // stretches
+    starts = np.linspace(0, len(id_S) - size, stretches).astype(np.int64)
+    return np.concatenate([id_S[start : start + size] for start in starts])
 
 
 def _of_desk(split: Split, desk: int) -> Split:
