@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe.data.sources import SourceError
+from moe.registry import no_such
 
 # NAME, NAME/CONFIG, NAME:VERSION or NAME/CONFIG:VERSION
 NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
@@ -107,14 +108,14 @@ def read(sets: list[Prepared]):
         held_out = one.held_out
         try:
             builder = tfds.builder_from_directory(one.folder)
-            features = builder.info.features
+            features = dict(builder.info.features)
             sources = [builder.as_data_source(split) for split in ("train", held_out)]
         except Exception as error:  # as in corpus.Rows.chunk
             raise corpus.damaged(one.folder, error) from error
         names = list(getattr(features.get("label"), "names", None) or ())
         label = "label" if names else None
         prefix = f"{one.name}/" if len(sets) > 1 else ""
-        row = _reader(one, [name for name in features], label, len(desks))
+        row = _reader(one, list(features), label, len(desks))
         desks += [prefix + name for name in names] or [one.name]
         for split, source in zip(corpus.SPLITS, sources, strict=True):
             splits[split].append(corpus.Rows(one.folder, source, range(len(source)), row))
@@ -159,10 +160,17 @@ def prepare(name: str) -> Path:
         import tensorflow_datasets.text.wiki40b  # noqa: F401
     silence = io.StringIO()  # TFDS prints and draws bars
     try:
-        with contextlib.redirect_stdout(silence):
+        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
             builder = tfds.builder(name, data_dir=place(), file_format="array_record")
             options = tfds.download.DownloadConfig(try_download_gcs=False)
             builder.download_and_prepare(download_config=options)
+    except tfds.core.DatasetNotFoundError as error:
+        known = no_such(
+            "data set",
+            name.partition("/")[0].partition(":")[0],
+            tfds.list_builders(with_community_datasets=False),
+        )
+        raise SourceError(f"data prepare {name}: {known.partition(' (valid')[0]}") from error
     except Exception as error:  # of many libraries: network, disk, TensorFlow, Beam
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         needs = "; most sets need TensorFlow to be prepared, c4 and wiki40b also apache-beam"
