@@ -153,13 +153,13 @@ COMMANDS = {
     "bench": Command(
         _bench,
         "step|router|layer|data",
-        "time training steps, routers, dispatchers against the machine's peak, or reading data",
+        "time training steps, routers, dispatchers, or the reading of data",
         ("size", "shape", "skews", "workdir", "set"),
     ),
     "data": Command(
         _data,
         "prepare NAME",
-        "download a data set of TFDS and prepare it for data.source=tfds:NAME",
+        "download and prepare a data set of TFDS, for data.source=tfds:NAME",
     ),
 }
 

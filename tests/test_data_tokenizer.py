@@ -46,6 +46,14 @@ def test_long_runs_are_cut_and_nothing_is_lost(bpe, text):
     assert tokenizer._parts(TEXTS[0] * 200) == [TEXTS[0] * 200]  # breaks enough
 
 
+def test_few_characters_at_once_are_the_same_ids(bpe, monkeypatch):
+    texts = [*TEXTS, TEXTS[1] * 3]
+    whole = bpe.encode_all(texts)
+    monkeypatch.setattr(tokenizer, "AT_ONCE", 20)
+    for ids, again in zip(whole, bpe.encode_all(texts), strict=True):
+        np.testing.assert_array_equal(ids, again)
+
+
 def test_one_long_run_does_not_take_quadratic_time():
     start = time.perf_counter()
     coder = tokenizer.train(["ab" * 500_000, "low lower " * 9], 258)  # uncut: more than a minute

@@ -13,7 +13,7 @@ import pytest
 from synthetic_data import SyntheticDataset
 
 from experiments import bench, live, report, run, workers
-from moe.data import loader, ngram
+from moe.data import loader, ngram, tokenizer
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = [
@@ -214,3 +214,18 @@ def test_the_step_benchmark_compares_all_arms(monkeypatch, capsys):
     assert set(rows) == {"data", "dense", "top1", "top2", "hash_random", "hash_balanced",
                          "dense_total"}  # fmt: skip
     assert "one training step, 1024 tokens, 3 repeats" in capsys.readouterr().out
+
+
+def test_a_run_keeps_its_tokeniser(synthetic, tmp_path):
+    study(tmp_path, ["dense"])
+    saved = tokenizer.read(tmp_path / "dense/seed0/tokenizer.json")
+    assert saved.fingerprint == SyntheticDataset.tokenizer_fingerprint
+
+
+def test_routers_must_expect_the_labels_of_the_text(synthetic, tmp_path):
+    words = ["data.source=folder:/texts", "model.moe.router=labelled"]
+    line = (
+        "model.moe.router.labels=5: must be 3, the number of labels that data.source=folder:/texts"
+    )
+    with pytest.raises(ValueError, match=line):
+        study(tmp_path, ["top1"], overrides=words)

@@ -17,7 +17,7 @@ from pathlib import Path
 from moe.data.sources import SourceError
 
 PART = 50  # of a domain; a larger file is cut
-PIECE = 2**20  # bytes, the longest document
+PIECE = 2**18  # bytes, the longest document
 FILE = 2**30  # bytes, the longest file
 
 

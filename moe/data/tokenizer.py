@@ -6,7 +6,7 @@ The last id, vocab_size - 1, ends a document; no text encodes to it.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 RUN = 1000  # characters without a break between words
+AT_ONCE = 2**22  # characters that are encoded at once
 _RUN = re.compile(rf"\S{{{RUN},}}|\s{{{RUN},}}")
 
 
@@ -55,9 +56,18 @@ class Tokenizer:
         if self._bpe is None:
             return [np.frombuffer(text.encode(), np.uint8).astype(np.uint16) for text in texts]
         parts = [_parts(text) for text in texts]
-        flat = self._bpe.encode_batch_fast([part for one in parts for part in one])
-        ids = iter([np.array(encoding.ids, np.uint16) for encoding in flat])
+        ids = self._encoded([part for one in parts for part in one])
         return [np.concatenate([next(ids) for _ in one]) for one in parts]
+
+    def _encoded(self, parts: list[str]) -> Iterator[np.ndarray]:
+        """Ids of each part; some at once, since what the library returns is large."""
+        start, size = 0, 0
+        for stop, part in enumerate(parts, 1):
+            size += len(part)
+            if size >= AT_ONCE or stop == len(parts):
+                for encoding in self._bpe.encode_batch_fast(parts[start:stop]):
+                    yield np.array(encoding.ids, np.uint16)
+                start, size = stop, 0
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of the ids; ends are left out, bytes that are no UTF-8 become U+FFFD."""
