@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from synthetic_data import SyntheticDataset
 
 from experiments import bench_data
 from moe.data import loader
-from synthetic_data import SyntheticDataset
 
 SMALL = ["train.batch=2", "data.sequence_length=16", "model.model_width=32", "model.vocab_size=300"]
 
