@@ -30,8 +30,8 @@ def data(
     from moe import registry
     from moe.data.loader import load
 
-    arms = resolve(study_name, None, size, overrides)
-    experiment = arms[registry.lookup("study", study_name).baseline]
+    arm = registry.lookup("study", study_name).baseline
+    experiment = resolve(study_name, (arm,), size, overrides)[arm]
     B, L = experiment.train.batch, experiment.data.sequence_length
     load(experiment.data, experiment.model.vocab_size)  # prepares
     tick = time.perf_counter()
