@@ -1,4 +1,4 @@
-"""The command: python -m experiments list | show | run | report | diff | bench.
+"""The command: python -m experiments list | show | run | report | diff | bench | data.
 
 Every mistake is one line on stderr and exit code 2. Nothing heavy is imported before it is needed.
 """
@@ -93,6 +93,7 @@ def _diff(words: Sequence[str]) -> None:
 
 def _bench(words: Sequence[str]) -> None:
     valid = {
+        "data": ("size", "set", "workdir"),
         "groups": ("workdir",),
         "layer": ("shape", "skews", "dtype", "workdir"),
         "router": (),
@@ -106,7 +107,7 @@ def _bench(words: Sequence[str]) -> None:
             known = ", ".join(f"--{name}" for name in taken) or "none"
             raise ValueError(f"--{flag.name}: is no flag of bench {words[0]} (valid: {known})")
     known_size(_SIZE.value)
-    from experiments import bench, bench_groups, bench_layer
+    from experiments import bench, bench_data, bench_groups, bench_layer
 
     directory = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None
     if words[0] == "layer":
@@ -122,8 +123,18 @@ def _bench(words: Sequence[str]) -> None:
         bench_groups.groups(directory=directory)
     elif words[0] == "router":
         bench.router()
+    elif words[0] == "data":
+        bench_data.data(_SIZE.value, _SET.value, directory=directory)
     else:
         bench.step(_SIZE.value, overrides=_SET.value, directory=directory)
+
+
+def _data(words: Sequence[str]) -> None:
+    if words[0] != "prepare":
+        raise ValueError(f"data {words[0]}: {no_such('action', words[0], ['prepare'])}")
+    from moe.data import catalogue
+
+    print(f"prepared: {catalogue.prepare(words[1])}")
 
 
 COMMANDS = {
@@ -148,9 +159,14 @@ COMMANDS = {
     ),
     "bench": Command(
         _bench,
-        "step|router|layer|groups",
-        "time training steps, routers, or dispatchers against the machine's peak",
+        "step|router|layer|groups|data",
+        "time training steps, routers, dispatchers, routing groups, or the reading of data",
         ("size", "set", "shape", "skews", "dtype", "workdir"),
+    ),
+    "data": Command(
+        _data,
+        "prepare NAME",
+        "download and prepare a data set of TFDS, for data.source=tfds:NAME",
     ),
 }
 

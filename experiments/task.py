@@ -34,12 +34,10 @@ def run_task(task: Task, on_log: Callable[[int, dict], None]) -> None:
 
     on_log gets (seed, row) for everything that `moe.train.train` reports.
     """
-    from moe.data.loader import load
-
     todo = [seed for seed in task.seeds if not (task.directory(seed) / "result.json").exists()]
     if not todo:
         return
-    dataset = load(task.experiment.data, task.experiment.model.vocab_size)
+    dataset = dataset_of(task.experiment)
     for seed in todo:
         try:
             run_one(task, seed, dataset, lambda row, seed=seed: on_log(seed, row))
@@ -47,14 +45,24 @@ def run_task(task: Task, on_log: Callable[[int, dict], None]) -> None:
             on_log(seed, {"kind": "diverged", "message": str(error)})
 
 
+def dataset_of(experiment: Any) -> Any:
+    """The text of an experiment; raises ValueError where its routers expect other labels."""
+    from moe.data.loader import load
+
+    dataset = load(experiment.data, experiment.model.vocab_size)
+    experiment.check_labels(dataset)
+    return dataset
+
+
 def run_one(task: Task, seed: int, dataset: Any, on_log: Callable[[dict], None]) -> dict:
-    """Runs one experiment to its end and writes experiment.txt and result.json."""
+    """Runs one experiment to its end; writes experiment.txt, tokenizer.json and result.json."""
     from moe.train import train
 
     experiment = dataclasses.replace(task.experiment, seed=seed)
     directory, text = task.directory(seed), registry.expression(experiment)
     directory.mkdir(parents=True, exist_ok=True)
     write(directory / "experiment.txt", text)
+    write(directory / "tokenizer.json", dataset.tokenizer.json)
     trained = train(experiment, dataset, directory, text, on_log)
     result = _result(task, experiment, dataset, trained)
     write(directory / "result.json", json.dumps(result, indent=1) + "\n")

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from experiments.task import Task, run_task
+from experiments.task import Task, dataset_of, run_task
 
 # Large arrays come and go at every step; in huge pages the kernel maps them far faster. Read by
 # the C library when a process starts (glibc 2.35 or newer; unknown elsewhere and then ignored).
@@ -57,11 +57,9 @@ def _run_here(task: Task, progress: "Progress", on_log) -> None:
 def _prepare(tasks: Sequence[Task]) -> None:
     """Makes the corpus, tokeniser and baselines once, before processes would all wait for them."""
     from moe.data import ngram
-    from moe.data.loader import load
 
-    wanted = {(task.experiment.data, task.experiment.model.vocab_size) for task in tasks}
-    for data, vocab_size in sorted(wanted, key=repr):
-        ngram.baselines(load(data, vocab_size))
+    for task in tasks:
+        ngram.baselines(dataset_of(task.experiment))
 
 
 def _run_processes(tasks: Sequence[Task], jobs: int, progress: "Progress") -> None:

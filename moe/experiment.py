@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from moe.data import LABELS, Data
+from moe.data import Data
 from moe.model import Transformer
 from moe.optimizer import Optimizer
 from moe.routing import Router
@@ -69,13 +69,27 @@ class Experiment:
             raise ValueError(f"seed={self.seed}: must be >= 0")
         return self
 
+    def check_labels(self, dataset) -> None:
+        """Raises ValueError, one line, when routers expect other labels than the text has.
+
+        `validate` has seen to those that are known before the text is read.
+        """
+        names = {"desk": dataset.desks, "class": dataset.classes}.get(self.data.label)
+        for router in self.model.routers:
+            if router.needs_labels and names and router.labels != len(names):
+                raise ValueError(
+                    f"model.moe.router.labels={router.labels}: must be {len(names)}, the number of "
+                    f"labels that data.source={self.data.source} has with data.label="
+                    f"{self.data.label}"
+                )
+
     def _check_router(self, path: str, router: Router) -> None:
         if not router.causal and not self.allow_noncausal:
             raise ValueError(
                 f"{path}={type(router).__name__}: sees later tokens, so the loss of a language "
                 "model is too low; take a causal router or set allow_noncausal=true"
             )
-        count = LABELS.get(self.data.label)
+        count = self.data.labels
         if router.needs_labels and count and router.labels != count:
             raise ValueError(
                 f"{path}.labels={router.labels}: must be {count}, the number of labels with "

@@ -3,6 +3,7 @@
 import numpy as np
 
 from moe.data.loader import Batch
+from moe.data.tokenizer import BYTES, Tokenizer
 from moe.routing import Corpus
 
 
@@ -10,7 +11,10 @@ class SyntheticDataset:
     """Desk y's text steps through the vocabulary by y + 1, with one token in four at random."""
 
     desks = ("ones", "twos", "threes")
+    classes = desks
     fingerprint = "synthetic"
+    tokenizer = Tokenizer(BYTES)
+    tokenizer_fingerprint = tokenizer.fingerprint
 
     def __init__(self, vocab_size=32, length=16, windows=5):
         self.vocab_size, self.length, self.windows = vocab_size, length, windows

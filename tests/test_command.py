@@ -48,8 +48,11 @@ def fresh(*words):
 ARMS = "(valid: dense, dense_total, hash_balanced, hash_random, top1, top2)"
 WHOLE = "must be whole numbers >= 0 separated by commas"
 MISTAKES = {
-    "no command": ("", "COMMAND: is missing (valid: list, show, run, report, diff, bench); "),
-    "unknown command": ("rnu x", "rnu: no such command; did you mean 'run'? (valid: bench, diff, "),
+    "no command": ("", "COMMAND: is missing (valid: list, show, run, report, diff, bench, data); "),
+    "unknown command": (
+        "rnu x",
+        "rnu: no such command; did you mean 'run'? (valid: bench, data, diff, ",
+    ),
     "show of nothing": ("show", "show: must be 'show STUDY[/ARM]', has 0 words"),
     "one word too many": ("show a b", "show a b: must be 'show STUDY[/ARM]', has 2 words"),
     "two words too many": ("diff a b c d", "diff a b c d: must be 'diff A B', has 4 words"),
@@ -193,7 +196,7 @@ MISTAKES = {
     ),
     "unknown benchmark": (
         "bench speed",
-        "bench speed: no such benchmark (valid: groups, layer, router, step)",
+        "bench speed: no such benchmark (valid: data, groups, layer, router, step)",
     ),
     "benchmark of no shape": ("bench layer --shape=1,2", "--shape=1,2: must be five ints T,D,F,E"),
     "benchmark of no skew": (
@@ -215,6 +218,21 @@ MISTAKES = {
     "size of all routers": (
         "bench router --size=tiny",
         "--size: is no flag of bench router (valid: none)",
+    ),
+    "data of no action": ("data show x", "data show: no such action (valid: prepare)"),
+    "data of no name": ("data prepare", "data prepare: must be 'data prepare NAME', has 1 word"),
+    "data of a wrong name": ("data prepare a+b", "data prepare a+b: must be NAME, NAME/CONFIG or "),
+    "data with a flag": (
+        "data prepare lm1b --size=tiny",
+        "--size: is no flag of data (valid: none)",
+    ),
+    "source of no kind": (
+        f"show {STUDY}/top2 --set data.source=lm1b",
+        "data.source=lm1b: unknown; valid: packages, folder:PATH, tfds:NAME, ",
+    ),
+    "no documents": (
+        f"show {STUDY}/top2 --set data.max_documents=0",
+        "data.max_documents=0: must be none or an int >= 1",
     ),
     "benchmark of no size": ("bench step --size=x", "--size=x: no such size (valid: "),
 }
@@ -569,6 +587,7 @@ def handed_on(monkeypatch):
         "run": {"run": keep("run")},
         "report": {"report": keep("report", "the page"), "table": keep("table", "the table")},
         "bench": {"step": keep("step"), "router": keep("router")},
+        "bench_data": {"data": keep("data")},
     }
     for name, functions in parts.items():
         module = types.SimpleNamespace(**functions)
@@ -608,6 +627,19 @@ def test_report_writes_and_prints_the_table(call, handed_on, tmp_path):
 def test_bench_hands_on_the_size(call, handed_on):
     assert call("bench", "step", "--size=tiny")[0] == 0
     assert handed_on == [("step", ("tiny",), {})]
+
+
+def test_bench_of_data_hands_on_what_was_asked_for(call, handed_on, tmp_path):
+    words = ("bench", "data", "--set=train.batch=4", f"--workdir={tmp_path}")
+    assert call(*words)[0] == 0
+    assert handed_on == [("data", ("tiny", ["train.batch=4"]), {"directory": tmp_path})]
+
+
+def test_data_prepare_prints_the_folder(call, monkeypatch):
+    from moe.data import catalogue
+
+    monkeypatch.setattr(catalogue, "prepare", lambda name: f"/place/{name}")
+    assert call("data", "prepare", "lm1b") == (0, "prepared: /place/lm1b\n", "")
 
 
 def test_bench_of_routers_takes_no_size(call, handed_on):

@@ -63,6 +63,47 @@ def test_a_jump_equals_walking(dataset):
     assert equal(jumped, walked)
 
 
+@pytest.mark.parametrize("count", [2, 3, 4, 12])
+def test_the_rows_of_all_processes_are_the_batch(dataset, count):
+    whole = dataset.batch(7, 11, 12)
+    parts = [dataset.batch(7, 11, 12, (index, count)) for index in range(count)]
+    assert all(part.id_BL.shape == (12 // count, L) for part in parts)
+    joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    assert equal(joined, whole)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(dataset):
+    """Steps 0 and 1 with four processes, 2 and 3 with two, 4 with one: the same global batches."""
+    for step, count in [(0, 4), (1, 4), (2, 2), (3, 2), (4, 1)]:
+        streams = [dataset.stream(1, step, 4, (index, count)) for index in range(count)]
+        joined = [np.concatenate(a) for a in zip(*(next(s) for s in streams), strict=True)]
+        assert equal(joined, dataset.batch(1, step, 4))
+
+
+def test_a_process_reads_its_own_rows_only(dataset, monkeypatch):
+    read = []
+    cut = loader._cut
+    monkeypatch.setattr(
+        loader, "_cut", lambda split, w_B, *rest: read.append(w_B) or cut(split, w_B, *rest)
+    )
+    fresh = loader.Dataset(dataset.tokens, DATA)
+    read.clear()
+    fresh.batch(0, 0, 8, (1, 4))
+    assert [len(w_B) for w_B in read] == [2]
+
+
+def test_the_tokens_stay_on_the_disk(dataset):
+    ids = dataset.tokens.train.id
+    assert isinstance(ids, np.memmap) and not ids.flags.writeable
+
+
+def test_a_long_text_is_sampled_in_stretches():
+    ids = np.arange(1000, dtype=np.uint16)
+    assert loader.spread(ids, 1000, 4) is ids
+    few = loader.spread(ids, 40, 4)  # 4 stretches of 10, the first and the last at the ends
+    assert few.tolist() == [s + i for s in (0, 330, 660, 990) for i in range(10)]
+
+
 def test_an_epoch_shows_each_window_once_and_the_next_in_another_order(dataset):
     n = dataset.windows
     assert n == (len(dataset.tokens.train.id) - 1) // L  # the last target needs one token more
@@ -177,6 +218,7 @@ def test_damaged_tokens_are_made_again(dataset, tmp_path):
     folder = load().tokens.folder
     for name, content in {
         "train.npy": b"x" * 200,
+        "train-documents.npz": b"PK\x03\x04",
         "index.json": b"{",
         "tokenizer.json": b"{}",
     }.items():
@@ -269,6 +311,10 @@ def test_wrong_arguments_are_one_line(dataset):
         dataset.batch(-1, 0, 2)
     with pytest.raises(ValueError, match="batch_size=0: must be >= 1"):
         dataset.batch(0, 0, 0)
+    with pytest.raises(ValueError, match="batch_size=4: must be a multiple of 3 processes"):
+        dataset.batch(0, 0, 4, (0, 3))
+    with pytest.raises(ValueError, match="process=2,2: must be an index and a count above it"):
+        dataset.stream(0, 0, 4, (2, 2))
 
 
 def test_importing_the_settings_loads_no_library():
@@ -283,8 +329,8 @@ def test_importing_the_settings_loads_no_library():
 def test_the_cache_is_read_without_tfds(dataset):
     """A second run starts without the seconds that TFDS and grain take to import."""
     code = (
-        "import sys; from pathlib import Path; from moe.data import tokens; "
-        f"t = tokens._read(Path({str(dataset.tokens.folder)!r})); print(t.fingerprint); "
+        "import sys; from pathlib import Path; from moe.data import store; "
+        f"t = store.read(Path({str(dataset.tokens.folder)!r})); print(t.fingerprint); "
         "print([m for m in ('jax', 'grain', 'tensorflow_datasets') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,5 +1,8 @@
 """Byte-level BPE and bytes: exact both ways, the same every time."""
 
+import re
+import time
+
 import numpy as np
 import pytest
 
@@ -28,6 +31,54 @@ def test_round_trip_is_exact(bpe, kind, text):
     assert coder.decode(ids) == text
     assert coder.decode([*ids, coder.end]) == text
     assert coder.byte_V[ids].sum() == len(text.encode())
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 5000, " " * 2999 + "\n", "x " * 9 + "é" * 1001 + " low" * 400]
+)
+def test_long_runs_are_cut_and_nothing_is_lost(bpe, text):
+    parts = tokenizer._parts(text)
+    assert "".join(parts) == text and len(parts) > 1
+    longest = max(len(run) for part in parts for run in re.findall(r"\S+|\s+", part))
+    assert longest <= tokenizer.RUN
+    ids = bpe.encode(text)
+    assert bpe.decode(ids) == text
+    assert tokenizer._parts(TEXTS[0] * 200) == [TEXTS[0] * 200]  # breaks enough
+
+
+def test_few_characters_at_once_are_the_same_ids(bpe, monkeypatch):
+    texts = [*TEXTS, TEXTS[1] * 3]
+    whole = bpe.encode_all(texts)
+    monkeypatch.setattr(tokenizer, "AT_ONCE", 20)
+    for ids, again in zip(whole, bpe.encode_all(texts), strict=True):
+        np.testing.assert_array_equal(ids, again)
+
+
+def test_one_long_run_does_not_take_quadratic_time():
+    start = time.perf_counter()
+    coder = tokenizer.train(["ab" * 500_000, "low lower " * 9], 258)  # uncut: more than a minute
+    coder.encode("ab" * 500_000)
+    assert time.perf_counter() - start < 10
+
+
+def test_a_saved_tokeniser_is_read_again(bpe, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(bpe.json, "utf-8")
+    again = tokenizer.read(path)
+    assert again.fingerprint == bpe.fingerprint
+    np.testing.assert_array_equal(again.encode(TEXTS[0]), bpe.encode(TEXTS[0]))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", b'{"model": 1}', b"null"])
+def test_what_is_no_tokeniser_is_one_line(content, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path}: is not a tokeniser") as error:
+        tokenizer.read(path)
+    assert "\n" not in str(error.value)
+    path.unlink()
+    with pytest.raises(ValueError, match=f"{path}: cannot be read: No such file or directory"):
+        tokenizer.read(path)
 
 
 def test_bytes_are_bytes():

@@ -57,7 +57,7 @@ def test_every_set_in_the_text_is_accepted():
     assert len(shown) >= 8
     for text in shown:
         arm = re.search(r"dense_topk_hash/(\w+)", text)
-        fields = re.findall(r"--set ([\w.]+=[\w.]+)", text)
+        fields = re.findall(r"--set ([\w.]+=[\w.:/+]+)", text)
         assert len(fields) == text.count("--set"), text
         resolve("dense_topk_hash", (arm[1] if arm else "top2",), "tiny", fields)
 

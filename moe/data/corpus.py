@@ -5,16 +5,19 @@ Once prepared, `tfds.data_source("desk_corpus", split="train", data_dir=...)` re
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from moe.data import documents as texts
 from moe.data.documents import Document, held_out, stable_hash
+from moe.data.folder import Piece
 from moe.data.sources import SourceError
 
 SPLITS = ("train", "held_out")
+CHUNK = 256  # documents read at once
 
 
 class DeskCorpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -24,14 +27,20 @@ class DeskCorpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
 
     VERSION = tfds.core.Version(texts.VERSION)
-    RELEASE_NOTES = {texts.VERSION: "Five desks: drama, scripture, geography, code, languages."}
+    RELEASE_NOTES = {texts.VERSION: "Text, desk, class and key."}
 
-    def __init__(self, *, documents: list[Document], data_dir: Path):
+    def __init__(self, *, documents: Sequence[Document | Piece], data_dir: Path):
         keys = held_out(documents)
         self.rows = {
             "train": [d for d in documents if d.key not in keys],
             "held_out": [d for d in documents if d.key in keys],
         }
+        for split, rows in self.rows.items():
+            if not rows:
+                raise SourceError(
+                    f"corpus: too little text, {sum(d.size for d in documents)} bytes: no document "
+                    f"is left for split {split}; add text"
+                )
         self.documents = documents
         super().__init__(data_dir=str(data_dir), file_format="array_record")
 
@@ -44,12 +53,14 @@ class DeskCorpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             "class": tfds.features.ClassLabel(names=classes),
             "key": tfds.features.Text(),
         }
-        rows = ((s, d.key, d.desk, d.label, d.text) for s in SPLITS for d in self.rows[s])
+        rows = sorted(((s, d) for s in SPLITS for d in self.rows[s]), key=lambda row: row[1].key)
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Text of five kinds, for experiments on what experts specialise in.",
+            description="Labelled text, for experiments on what experts specialise in.",
             features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict({"fingerprint": fingerprint(rows)}),
+            metadata=tfds.core.MetadataDict(
+                {"fingerprint": fingerprint((s, d.key, d.desk, d.label, d.text) for s, d in rows)}
+            ),
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
@@ -61,29 +72,80 @@ class DeskCorpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield document.key, {**row, "key": document.key}
 
 
-def read(folder: Path, expected: str) -> tuple[list[str], list[str], dict[str, list[dict]]]:
-    """Names of the desks and classes, and for each split its rows in a fixed, shuffled order.
+@dataclass(frozen=True)
+class Rows:
+    """Documents in a fixed order, read from the disk when they are asked for.
 
-    A row has `text`, `key`, and the indices `desk` and `class`. Raises SourceError when the
-    fingerprint of what was read is not the expected one.
+    Attributes:
+      where: the folder that an error names.
+      source: what `as_data_source` gives.
+      order: the places in it to read.
+      row: from an example to {text, key, desk, class}, desk and class by index.
+    """
+
+    where: Path
+    source: Sequence[dict]
+    order: Sequence[int]
+    row: Callable[[dict], dict]
+
+    def chunks(self) -> int:
+        """How many calls of `chunk` read everything."""
+        return -(-len(self.order) // CHUNK)
+
+    def chunk(self, number: int) -> list[dict]:
+        """Rows from number * CHUNK on."""
+        places = [int(i) for i in self.order[number * CHUNK : (number + 1) * CHUNK]]
+        try:
+            return [self.row(example) for example in self.source.__getitems__(places)]
+        except Exception as error:  # array_record and protobuf raise errors of many types
+            raise damaged(self.where, error) from error
+
+    def __iter__(self) -> Iterator[dict]:
+        for number in range(self.chunks()):
+            yield from self.chunk(number)
+
+
+def damaged(folder: Path, error: object) -> SourceError:
+    """The one line about files that cannot be read or are not what they were."""
+    if isinstance(error, Exception):
+        error = f"{type(error).__name__}: {error}".splitlines()[0]
+    return SourceError(f"{folder}: damaged ({error}); delete this folder and start again")
+
+
+@dataclass(frozen=True)
+class Text:
+    """Labelled text that is ready to be tokenised; split name -> its parts, one after the other."""
+
+    desks: list[str]
+    classes: list[str]
+    splits: dict[str, list[Rows]]
+
+
+def read(folder: Path, expected: str) -> Text:
+    """The prepared corpus, each split in a fixed, shuffled order.
+
+    Raises SourceError when the fingerprint of what was read is not the expected one.
     """
     try:
         builder = tfds.builder_from_directory(folder)
         desks, classes = (builder.info.features[name].names for name in ("desk", "class"))
-        splits = {}
-        for split in SPLITS:
-            rows = [_row(example) for example in builder.as_data_source(split)]
-            splits[split] = sorted(rows, key=lambda row: stable_hash(row["key"]))
-        found = fingerprint(
-            (split, row["key"], desks[row["desk"]], classes[row["class"]], row["text"])
-            for split in SPLITS
-            for row in splits[split]
-        )
-    except Exception as error:  # array_record and protobuf raise errors of many types
-        found = f"{type(error).__name__}: {error}".splitlines()[0]
+        sources = {split: builder.as_data_source(split) for split in SPLITS}
+    except Exception as error:  # as in Rows.chunk
+        raise damaged(folder, error) from error
+    splits, places = {}, []
+    for split, source in sources.items():
+        keys = [row["key"] for row in Rows(folder, source, range(len(source)), _row)]
+        order = sorted(range(len(keys)), key=lambda i, keys=keys: stable_hash(keys[i]))
+        splits[split] = [Rows(folder, source, order, _row)]
+        places += [(key, split, i) for i, key in enumerate(keys)]
+    found = fingerprint(
+        (split, key, desks[row["desk"]], classes[row["class"]], row["text"])
+        for key, split, place in sorted(places)
+        for row in Rows(folder, sources[split], [place], _row)
+    )
     if found != expected:
-        raise SourceError(f"{folder}: damaged ({found}); delete this folder and start again")
-    return desks, classes, splits
+        raise damaged(folder, found)
+    return Text(desks, classes, splits)
 
 
 def _row(example: dict) -> dict:
@@ -94,6 +156,6 @@ def _row(example: dict) -> dict:
 def fingerprint(rows: Iterable[tuple[str, str, str, str, str]]) -> str:
     """SHA-256 of (split, key, desk, class, text) of every document, in the order of the keys."""
     total = hashlib.sha256()
-    for row in sorted(rows, key=lambda row: row[1]):
+    for row in rows:
         total.update(json.dumps(row).encode() + b"\n")
     return total.hexdigest()

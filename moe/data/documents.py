@@ -55,6 +55,11 @@ class Document:
     text: str
     trained: bool = False  # never held out
 
+    @property
+    def size(self) -> int:
+        """Bytes of the text."""
+        return len(self.text.encode())
+
 
 def read(archives: dict[str, Path]) -> list[Document]:
     """Every document of every desk, desks in order, sorted by source path; name -> archive."""
@@ -74,8 +79,8 @@ def held_out(documents: Iterable[Document], share: float = HELD_OUT_SHARE) -> se
     size = defaultdict(int)  # of a desk, of a class
     groups = defaultdict(list)
     for document in documents:
-        size[document.desk] += len(document.text.encode())
-        size[document.label] += len(document.text.encode())
+        size[document.desk] += document.size
+        size[document.label] += document.size
         groups[document.desk, document.group].append(document)
     taken, keys = defaultdict(int), set()
     for desk, group in sorted(groups, key=lambda name: stable_hash("\n".join(name))):
@@ -84,8 +89,8 @@ def held_out(documents: Iterable[Document], share: float = HELD_OUT_SHARE) -> se
             continue
         after = defaultdict(int, taken)
         for document in members:
-            after[desk] += len(document.text.encode())
-            after[document.label] += len(document.text.encode())
+            after[desk] += document.size
+            after[document.label] += document.size
         halves = all(2 * after[d.label] <= size[d.label] for d in members)
         if halves and after[desk] <= 1.2 * share * size[desk]:
             taken = after

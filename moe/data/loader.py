@@ -8,10 +8,13 @@ import numpy as np
 
 from moe.data import Data, labels, sources
 from moe.data.documents import Document
-from moe.data.tokens import Split, Tokens, prepare
+from moe.data.store import Split, Tokens
+from moe.data.tokens import prepare
 
 THREADS = 2  # that read ahead of the consumer
 AHEAD = 16  # batches
+ONE_PROCESS = (0, 1)
+SAMPLE = 2**25  # tokens that n-grams and router tables are counted on
 
 
 class Batch(NamedTuple):
@@ -33,9 +36,9 @@ def load(
     data_dir: str | os.PathLike | None = None,
     given: list[Document] | None = None,
 ) -> "Dataset":
-    """The corpus, prepared on first use in data_dir, else $MOE_DATA_DIR, else ~/.cache/moe.
+    """data.source, prepared on first use in data_dir, else $MOE_DATA_DIR, else ~/.cache/moe.
 
-    `given` takes the place of the pinned packages. Raises ValueError with one line.
+    `given` takes the place of the source. Raises ValueError with one line.
     """
     data.check("data", vocab_size)
     return Dataset(prepare(data, vocab_size, sources.root(data_dir), given), data)
@@ -52,6 +55,7 @@ class Dataset:
       desks, classes: names; a finer class is spelled desk/name.
       vocab_size: number of ids; the last one ends a document.
       fingerprint: SHA-256 of corpus, split, tokeniser and tokens.
+      tokenizer: text to ids and back; its json rebuilds it without the cache.
       count_V: int64, how often each id stands in the training tokens.
       byte_V: int64, bytes of each id's text; 0 for the end of a document.
       windows: number of training windows, an epoch.
@@ -63,12 +67,12 @@ class Dataset:
         self.tokens, self.data = tokens, data
         self.desks, self.classes = tokens.desks, tokens.classes
         self.fingerprint = tokens.fingerprint
+        self.tokenizer = tokens.tokenizer
         self.vocab_size = tokens.tokenizer.vocab_size
         self.byte_V = tokens.tokenizer.byte_V
-        self.count_V = np.bincount(tokens.train.id, minlength=self.vocab_size)
+        self.count_V = tokens.count_V
         texts = [self.decode([i]) for i in range(self.vocab_size)] if data.label == "word" else []
         self._label = data.label, labels.of_ids(data.label, self.count_V, texts)
-        self._document = _document_of(tokens.train)
         self.windows = (len(tokens.train.id) - 1) // data.sequence_length
         if self.windows < 1:
             raise ValueError(
@@ -84,22 +88,42 @@ class Dataset:
         """What routers may learn of the training text, a `moe.routing.Corpus`."""
         from moe.routing import Corpus  # needs JAX, which reading data does not
 
-        return Corpus(self.count_V, self.tokens.train.id)
+        return Corpus(self.count_V, self.sample_S)
 
-    def batch(self, seed: int, step: int, batch_size: int) -> Batch:
-        """Batch number `step` of an endless run: the same for the same arguments, any order."""
+    @property
+    def sample_S(self) -> np.ndarray:
+        """The training text; of one longer than SAMPLE tokens, 512 stretches spread over it."""
+        return spread(self.tokens.train.id, SAMPLE, 512)
+
+    @property
+    def tokenizer_fingerprint(self) -> str:
+        """SHA-256 of what the tokeniser is made of."""
+        return self.tokenizer.fingerprint
+
+    def batch(
+        self, seed: int, step: int, batch_size: int, process: tuple[int, int] = ONE_PROCESS
+    ) -> Batch:
+        """Batch number `step` of an endless run: the same for the same arguments, any order.
+
+        Args:
+          batch_size: rows over all processes.
+          process: (index, count): the rows of that process, a count-th of the batch. Those of all
+            processes, joined in the order of the index, are the batch of any other count.
+        """
         if step < 0:
             raise ValueError(f"step={step}: must be >= 0")
-        return self._plan(seed, batch_size)[step]
+        return self._plan(seed, batch_size, process)[step]
 
-    def stream(self, seed: int, start_step: int, batch_size: int) -> Iterator[Batch]:
+    def stream(
+        self, seed: int, start_step: int, batch_size: int, process: tuple[int, int] = ONE_PROCESS
+    ) -> Iterator[Batch]:
         """batch(seed, start_step, ...), batch(seed, start_step + 1, ...), ..., read ahead."""
         import grain
 
         if start_step < 0:
             raise ValueError(f"step={start_step}: must be >= 0")
         options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
-        return iter(self._plan(seed, batch_size)[start_step:].to_iter_dataset(options))
+        return iter(self._plan(seed, batch_size, process)[start_step:].to_iter_dataset(options))
 
     def held_out(self, desk: str) -> Batch:
         """Windows of the desk's held-out documents, spread evenly over them; always the same."""
@@ -115,23 +139,31 @@ class Dataset:
         """Text of the ids; ends of documents are left out."""
         return self.tokens.tokenizer.decode(ids)
 
-    def _plan(self, seed: int, batch_size: int):
-        """grain.MapDataset whose element `step` is the batch of that step."""
-        if (seed, batch_size) not in self._batches:
+    def _plan(self, seed: int, batch_size: int, process: tuple[int, int]):
+        """grain.MapDataset whose element `step` is that step's batch, or a process's rows of it."""
+        key = seed, batch_size, process
+        if key not in self._batches:
             import grain
 
+            index, count = process
             if not 0 <= seed < 2**32:
                 raise ValueError(f"seed={seed}: must be in [0, 2**32)")
             if batch_size < 1:
                 raise ValueError(f"batch_size={batch_size}: must be >= 1")
+            if not 0 <= index < count:
+                raise ValueError(f"process={index},{count}: must be an index and a count above it")
+            if batch_size % count:
+                raise ValueError(
+                    f"batch_size={batch_size}: must be a multiple of {count} processes"
+                )
+            mine = slice(index * batch_size // count, (index + 1) * batch_size // count)
             order = grain.MapDataset.range(self.windows).seed(seed).shuffle().repeat(None)
             rows = order.batch(batch_size, batch_fn=np.array)
-            self._batches[seed, batch_size] = rows.map(self._gather)
-        return self._batches[seed, batch_size]
+            self._batches[key] = rows.map(lambda window_B: self._gather(window_B[mine]))
+        return self._batches[key]
 
     def _gather(self, window_B: np.ndarray) -> Batch:
-        length = self.data.sequence_length
-        return _cut(self.tokens.train, self._document, window_B, length, self._label)
+        return _cut(self.tokens.train, window_B, self.data.sequence_length, self._label)
 
     def _held_out_of(self, desk: str) -> Batch:
         """Windows over the desk's held-out documents, joined like those of training."""
@@ -146,26 +178,28 @@ class Dataset:
         count = min(total, self.data.held_out_windows)
         window_W = np.arange(count) * total // count
         length = self.data.sequence_length
-        return _cut(of_desk, _document_of(of_desk), window_W, length, self._label)
+        return _cut(of_desk, window_W, length, self._label)
 
 
-def _document_of(split: Split) -> np.ndarray:
-    """Index of the document of each token."""
-    return np.repeat(np.arange(len(split.tokens), dtype=np.uint32), split.tokens)
+def spread(id_S: np.ndarray, limit: int, stretches: int) -> np.ndarray:
+    """All ids, or about `limit` of them in stretches at equal distances."""
+    if len(id_S) <= limit:
+        return id_S
+    size = limit // stretches
+    starts = np.linspace(0, len(id_S) - size, stretches).astype(np.int64)
+    return np.concatenate([id_S[start : start + size] for start in starts])
 
 
 def _of_desk(split: Split, desk: int) -> Split:
     """The documents of one desk alone."""
     chosen = split.desk == desk
-    keys = tuple(key for key, keep in zip(split.keys, chosen, strict=True) if keep)
     ids = split.id[np.repeat(chosen, split.tokens)]
     labels = split.desk[chosen], split.label[chosen]
-    return Split(ids, split.tokens[chosen], split.bytes[chosen], *labels, keys)
+    return Split(ids, split.tokens[chosen], split.bytes[chosen], *labels, split.key[chosen])
 
 
 def _cut(
     split: Split,
-    document: np.ndarray,
     window_B: np.ndarray,
     length: int,
     label: tuple[str, np.ndarray | None],
@@ -173,7 +207,7 @@ def _cut(
     """Windows of length + 1 tokens, window w from token w * length."""
     position = window_B[:, None] * length + np.arange(length + 1)
     token = split.id[position].astype(np.int32)
-    owner = document[position[:, :-1]]
+    owner = np.searchsorted(split.ends, position[:, :-1], side="right")
     id_BL, desk_BL, class_BL = token[:, :-1], split.desk[owner], split.label[owner]
     name, label_V = label
     label_BL = {"desk": desk_BL, "class": class_BL}.get(name)

@@ -129,7 +129,8 @@ def unigram(count_V: np.ndarray) -> np.ndarray:
 def baselines(dataset: Dataset) -> dict:
     """Mean nats per held-out token: unigram_nats, fivegram_nats, and by_desk the same of each.
 
-    On exactly the targets of dataset.held_out; cached beside the tokens.
+    On exactly the targets of dataset.held_out, counted on dataset.sample_S; cached beside the
+    tokens.
     """
     data = dataset.data
     name = f"baselines-{data.sequence_length}-{data.held_out_windows}.json"
@@ -142,7 +143,7 @@ def baselines(dataset: Dataset) -> dict:
         pass
     logging.info("data: counting n-grams")
     one_V = unigram(dataset.count_V)
-    model = KneserNey(dataset.tokens.train.id, dataset.vocab_size)
+    model = KneserNey(dataset.sample_S, dataset.vocab_size)
     rows = {}
     for desk in dataset.desks:
         batch = dataset.held_out(desk)

@@ -5,11 +5,17 @@ The last id, vocab_size - 1, ends a document; no text encodes to it.
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
+
+RUN = 1000  # characters without a break between words
+AT_ONCE = 2**22  # characters that are encoded at once
+_RUN = re.compile(rf"\S{{{RUN},}}|\s{{{RUN},}}")
 
 
 class Tokenizer:
@@ -49,12 +55,34 @@ class Tokenizer:
         """Ids of each text, on all cores."""
         if self._bpe is None:
             return [np.frombuffer(text.encode(), np.uint8).astype(np.uint16) for text in texts]
-        return [np.array(e.ids, np.uint16) for e in self._bpe.encode_batch_fast(list(texts))]
+        parts = [_parts(text) for text in texts]
+        ids = self._encoded([part for one in parts for part in one])
+        return [np.concatenate([next(ids) for _ in one]) for one in parts]
+
+    def _encoded(self, parts: list[str]) -> Iterator[np.ndarray]:
+        """Ids of each part; some at once, since what the library returns is large."""
+        start, size = 0, 0
+        for stop, part in enumerate(parts, 1):
+            size += len(part)
+            if size >= AT_ONCE or stop == len(parts):
+                for encoding in self._bpe.encode_batch_fast(parts[start:stop]):
+                    yield np.array(encoding.ids, np.uint16)
+                start, size = stop, 0
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of the ids; ends are left out, bytes that are no UTF-8 become U+FFFD."""
         pieces = [*self._pieces, b""]
         return b"".join(pieces[int(i)] for i in ids).decode("utf-8", "replace")
+
+
+def read(path: Path) -> Tokenizer:
+    """The tokeniser that a run saved as tokenizer.json; raises ValueError with one line."""
+    try:
+        return Tokenizer(path.read_text("utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except Exception as error:  # the library raises bare Exceptions
+        raise ValueError(f"{path}: is not a tokeniser ({' '.join(str(error).split())})") from error
 
 
 BYTES = json.dumps({"type": "bytes"})
@@ -75,7 +103,7 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         special_tokens=[],
         show_progress=False,
     )
-    bpe.train_from_iterator(texts, trainer)
+    bpe.train_from_iterator((part for text in texts for part in _parts(text)), trainer)
     tokenizer = Tokenizer(bpe.to_str())
     if tokenizer.vocab_size != vocab_size:
         raise ValueError(
@@ -83,6 +111,18 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
             "all that the training text gives"
         )
     return tokenizer
+
+
+def _parts(text: str) -> list[str]:
+    """The text cut inside longer runs without a break, over which byte pairs take quadratic time.
+
+    The pieces of a run are encoded by themselves, so that nothing is lost.
+    """
+    if len(text) < RUN:
+        return [text]
+    cuts = [place for run in _RUN.finditer(text) for place in range(run.start(), run.end(), RUN)]
+    edges = [0, *(cut for cut in cuts if cut), len(text)]
+    return [text[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
 
 
 def _characters() -> list[str]:

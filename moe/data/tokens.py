@@ -1,4 +1,4 @@
-"""The corpus prepared on disk, step by step: packages, TFDS, tokeniser, tokens.
+"""Text prepared on disk, step by step: packages or files, TFDS, tokeniser, tokens.
 
 Each step is skipped when its result is there. One process prepares, others wait; every result
 appears whole or not at all.
@@ -13,80 +13,83 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
-from moe.data import Data, documents, sources, tokenizer
+from moe.data import FOLDER, TFDS, Data, catalogue, documents, folder, sources, store, tokenizer
 from moe.data.documents import Document
 
 CORPUS = Path("desk_corpus") / documents.VERSION  # where TFDS puts corpus.DeskCorpus
-CHUNK = 256  # documents encoded at once
+FORMAT = 2  # of the files that `store` writes
+TOKENIZER_BYTES = 2**28  # of text that a tokeniser is trained on; of more text, a sample
 
 
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Documents of a split one after the other, each followed by the end token.
-
-    Attributes:
-      id: uint16, every token.
-      tokens: int64, tokens of each document, the end included.
-      bytes: int64, bytes of each document.
-      desk, label: int32, labels of each document.
-      keys: name of each document.
-    """
-
-    id: np.ndarray
-    tokens: np.ndarray
-    bytes: np.ndarray
-    desk: np.ndarray
-    label: np.ndarray
-    keys: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Tokens:
-    """A tokenised corpus and the folder that holds it."""
-
-    folder: Path
-    fingerprint: str
-    desks: tuple[str, ...]
-    classes: tuple[str, ...]
-    tokenizer: tokenizer.Tokenizer
-    train: Split
-    held_out: Split
-
-
-def prepare(data: Data, vocab_size: int, root: Path, given: list[Document] | None = None) -> Tokens:
-    """Tokens of the pinned corpus, or of the given documents; uses and fills the cache in `root`.
+def prepare(
+    data: Data, vocab_size: int, root: Path, given: list[Document] | None = None
+) -> store.Tokens:
+    """Tokens of data.source, or of the given documents; uses and fills the cache in `root`.
 
     Raises SourceError (a ValueError) with one line when something cannot be had.
     """
+    if given is None and data.source.startswith(TFDS):
+        sets = [catalogue.find(name) for name in data.source.removeprefix(TFDS).split("+")]
+        with sources.lock(root):
+            fingerprint = catalogue.fingerprint(sets)
+            return _tokens(data, vocab_size, root, fingerprint, lambda: catalogue.read(sets))
     if given is not None:
         name = hashlib.sha256(repr([dataclasses.astuple(d) for d in given]).encode()).hexdigest()
-        root = root / "given" / name[:16]
-        root.mkdir(parents=True, exist_ok=True)
+        root, read = root / "given" / name[:16], lambda: given
+    elif data.source.startswith(FOLDER):
+        path = Path(data.source.removeprefix(FOLDER)).expanduser()
+        files = folder.scan(path)
+        state = folder.state(files)
+        root, read = root / "folders" / state[:16], lambda: folder.documents(path, files)
+    else:
+        return _prepared(data, vocab_size, root, _packages(root), documents.FINGERPRINT)
+    root.mkdir(parents=True, exist_ok=True)
+    return _prepared(data, vocab_size, root, read, None)
+
+
+def _packages(root: Path) -> Callable[[], list[Document]]:
+    def read():
+        with _timed("packages"):
+            archives = sources.fetch(root / "packages")
+        return documents.read(archives)
+
+    return read
+
+
+def _prepared(
+    data: Data,
+    vocab_size: int,
+    root: Path,
+    read: Callable[[], Sequence],
+    pinned: str | None,
+) -> store.Tokens:
+    """Tokens of the documents that `read` gives, through a TFDS corpus in `root`."""
     with sources.lock(root):
         corpus = root / CORPUS
         fingerprint = _fingerprint(corpus)
-        right = {fingerprint} - {None} if given is not None else {documents.FINGERPRINT}
-        if fingerprint not in right:
-            _prepare_corpus(root, given)
+        if fingerprint is None or pinned not in (None, fingerprint):
+            with _timed("documents"):
+                found = read()
+            _prepare_corpus(root, found)
             fingerprint = _fingerprint(corpus)
-        if given is None and fingerprint not in right:
+        if pinned not in (None, fingerprint):
             raise sources.SourceError(
-                f"{corpus}: fingerprint={fingerprint}: must be {documents.FINGERPRINT}; "
+                f"{corpus}: fingerprint={fingerprint}: must be {pinned}; "
                 "the text was cut into documents in another way than that of this version"
             )
-        name = f"{data.tokenizer}-{vocab_size}-{fingerprint[:16]}"
-        folder = root / "tokens" / name
-        tokens = _read(folder)
-        if tokens is None:
-            _prepare_tokens(data, vocab_size, corpus, fingerprint, folder)
-            tokens = _read(folder)
-        return tokens
+
+        def text():
+            from moe.data.corpus import read
+
+            return read(corpus, fingerprint)
+
+        return _tokens(data, vocab_size, root, fingerprint, text)
 
 
 def _fingerprint(corpus: Path) -> str | None:
@@ -97,12 +100,7 @@ def _fingerprint(corpus: Path) -> str | None:
         return None
 
 
-def _prepare_corpus(root: Path, given: list[Document] | None) -> None:
-    if given is None:
-        with _timed("packages"):
-            archives = sources.fetch(root / "packages")
-        with _timed("documents"):
-            given = documents.read(archives)
+def _prepare_corpus(root: Path, found: Sequence) -> None:
     with _timed("TFDS"):
         from moe.data.corpus import DeskCorpus
 
@@ -114,79 +112,47 @@ def _prepare_corpus(root: Path, given: list[Document] | None) -> None:
             contextlib.redirect_stdout(silence),
             contextlib.redirect_stderr(silence),
         ):
-            builder = DeskCorpus(documents=given, data_dir=root)
+            builder = DeskCorpus(documents=found, data_dir=root)
             builder.download_and_prepare(download_dir=downloads)
 
 
-def _prepare_tokens(
-    data: Data, vocab_size: int, corpus: Path, fingerprint: str, folder: Path
-) -> None:
-    """Trains the tokeniser on the training split, encodes both, writes the folder."""
-    with _timed("read"):
-        from moe.data.corpus import read
-
-        desks, classes, splits = read(corpus, fingerprint)
-    with _timed(f"tokeniser {data.tokenizer}-{vocab_size}"):
-        texts = [row["text"] for row in splits["train"]]
-        bpe = data.tokenizer == "bpe"
-        coder = tokenizer.train(texts, vocab_size) if bpe else tokenizer.Tokenizer(tokenizer.BYTES)
-    with _timed("tokens"), _appearing(folder) as temporary:
-        sources.write(temporary / "tokenizer.json", coder.json.encode())
-        index = {"corpus": fingerprint, "tokenizer": coder.fingerprint}
-        index |= {"desks": desks, "classes": classes, "splits": {}}
-        for split, rows in splits.items():
-            encoded = list(_encode(coder, [row["text"] for row in rows]))
-            buffer = io.BytesIO()
-            np.save(buffer, np.concatenate(encoded))
-            (temporary / f"{split}.npy").write_bytes(buffer.getvalue())
-            index["splits"][split] = {
-                "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
-                "tokens": [len(ids) for ids in encoded],
-                "bytes": [len(row["text"].encode()) for row in rows],
-                "desk": [row["desk"] for row in rows],
-                "label": [row["class"] for row in rows],
-                "keys": [row["key"] for row in rows],
-            }
-        (temporary / "index.json").write_text(json.dumps(index))
+def _tokens(
+    data: Data, vocab_size: int, root: Path, fingerprint: str, read: Callable
+) -> store.Tokens:
+    """Tokens from the cache, else of the `moe.data.corpus.Text` that `read` gives."""
+    limit = data.max_documents
+    few = "" if limit is None else f"-{limit}"
+    name = f"{FORMAT}-{data.tokenizer}-{vocab_size}{few}-{fingerprint[:16]}"
+    place = root / "tokens" / name
+    tokens = store.read(place)
+    if tokens is None:
+        with _timed("read"):
+            text = read()
+        with _timed(f"tokeniser {data.tokenizer}-{vocab_size}"):
+            coder = tokenizer.Tokenizer(tokenizer.BYTES)
+            if data.tokenizer == "bpe":
+                coder = tokenizer.train(_sample(text.splits["train"], limit), vocab_size)
+        with _timed("tokens"), _appearing(place) as temporary:
+            store.write(temporary, fingerprint, text, coder, limit)
+        tokens = store.read(place)
+    return tokens
 
 
-def _encode(coder: tokenizer.Tokenizer, texts: list[str]) -> Iterator[np.ndarray]:
-    for start in range(0, len(texts), CHUNK):
-        for ids in coder.encode_all(texts[start : start + CHUNK]):
-            yield np.append(ids, np.uint16(coder.end))
-
-
-def _read(folder: Path) -> Tokens | None:
-    """The cached tokens; None when they are not there or damaged."""
-    try:
-        index = json.loads((folder / "index.json").read_text())
-        coder = _checked(folder / "tokenizer.json", index["tokenizer"]).decode()
-        splits = {}
-        for name, row in index["splits"].items():
-            content = _checked(folder / f"{name}.npy", row["sha256"])
-            splits[name] = _split(np.load(io.BytesIO(content)), row)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError) as error:
-        logging.warning("%s is damaged (%s) and is made again", folder, error)
-        return None
-    parts = [index["corpus"], index["tokenizer"], *(r["sha256"] for r in index["splits"].values())]
-    fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    names = tuple(index["desks"]), tuple(index["classes"])
-    return Tokens(folder, fingerprint, *names, tokenizer.Tokenizer(coder), **splits)
-
-
-def _checked(path: Path, sha256: str) -> bytes:
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise ValueError(f"{path.name} is not the file that was written")
-    return content
-
-
-def _split(ids: np.ndarray, row: dict) -> Split:
-    tokens, size = np.array(row["tokens"], np.int64), np.array(row["bytes"], np.int64)
-    desk, label = np.array(row["desk"], np.int32), np.array(row["label"], np.int32)
-    return Split(ids, tokens, size, desk, label, tuple(row["keys"]))
+def _sample(parts: Sequence, limit: int | None) -> Iterator[str]:
+    """Texts of all documents, or chunks of them in a fixed random order up to TOKENIZER_BYTES."""
+    chunks = []
+    for rows in parts:
+        count = len(rows.order) if limit is None else min(limit, len(rows.order))
+        rows = dataclasses.replace(rows, order=rows.order[:count])
+        chunks += [(rows, number) for number in range(rows.chunks())]
+    size = 0
+    for place in np.random.default_rng(0).permutation(len(chunks)):
+        rows, number = chunks[place]
+        for row in rows.chunk(number):
+            size += len(row["text"].encode())
+            yield row["text"]
+        if size >= TOKENIZER_BYTES:
+            return
 
 
 @contextlib.contextmanager
