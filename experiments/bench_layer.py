@@ -133,7 +133,7 @@ def _table(one: Shape, skew: str, repeats: int, dtype: str) -> list[dict]:
 
 
 def mechanisms() -> list[str]:
-    """The dispatchers for one device; the oracle is no mechanism, and `auto` has none of its own."""
+    """The dispatchers for one device; the oracle is no mechanism, and `auto` takes another's."""
     from moe.dispatch.parallel import Parallel
 
     names = [name for name in registry.names("dispatch") if name not in ("oracle", "auto")]

@@ -13,13 +13,8 @@ import numpy as np
 import pytest
 from synthetic_data import SyntheticDataset
 
-<<<<<<< HEAD
 from experiments import bench, bench_parts, live, report, run, workers
-from moe.data import loader, ngram
-=======
-from experiments import bench, live, report, run, workers
 from moe.data import loader, ngram, tokenizer
->>>>>>> data
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = [
@@ -221,15 +216,12 @@ def test_the_step_benchmark_compares_all_arms(monkeypatch, capsys, tmp_path):
     assert rows["dense"]["ratio"] == 1 and rows["dense_total"]["ratio"] > 1
     assert set(rows) == {"data", "dense", "top1", "top2", "hash_random", "hash_balanced",
                          "dense_total"}  # fmt: skip
-<<<<<<< HEAD
     assert "one training step, 256 tokens, 3 repeats" in capsys.readouterr().out
     shares = {row["arm"]: row for row in json.loads((tmp_path / "step.json").read_text())["parts"]}
     assert set(shares["top2"]) - {"arm", "step_s"} == set(bench_parts.PARTS) - {"dense ffn"}
     assert "routing" not in shares["dense"] and shares["dense"]["dense ffn"] > 0
     for row in shares.values():
         np.testing.assert_allclose(sum(row[part] for part in bench_parts.PARTS if part in row), 1)
-=======
-    assert "one training step, 1024 tokens, 3 repeats" in capsys.readouterr().out
 
 
 def test_a_run_keeps_its_tokeniser(synthetic, tmp_path):
@@ -245,4 +237,3 @@ def test_routers_must_expect_the_labels_of_the_text(synthetic, tmp_path):
     )
     with pytest.raises(ValueError, match=line):
         study(tmp_path, ["top1"], overrides=words)
->>>>>>> data
