@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from moe.dispatch.all_to_all import AllToAll
+from moe.dispatch.overflow import Exact
 from moe.dispatch.ragged import Ragged
+from moe.dispatch.ragged_all_to_all import RaggedAllToAll
 from moe.dispatch.ring import Ring
 from moe.experts import SwiGLU
 from moe.kernels.contract import Groups
@@ -112,7 +114,7 @@ def test_the_dropless_layer_compiles_forward_and_backward(name):
 
 def collectives(text):
     """(operation, bytes of its result on one device) of a compiled program, sorted."""
-    kinds = "all-to-all|all-gather|all-reduce|reduce-scatter|collective-permute"
+    kinds = "ragged-all-to-all|all-to-all|all-gather|all-reduce|reduce-scatter|collective-permute"
     size = {"f32": 4, "s32": 4, "bf16": 2}
     found = []
     for line in text.splitlines():
@@ -142,8 +144,17 @@ def collectives(text):
                 ("reduce-scatter", 256 * 256 * 2),
             ],
         ),
+        # What a device sends, 512 rows, and has room to receive, 1024: out and back, forward and
+        # backward. Before it all tell all how many rows go to each of the 8 experts (of this gather
+        # XLA makes a reduction of a few bytes).
+        (
+            RaggedAllToAll(),
+            [("all-reduce", 8 * 8 * 4)]
+            + 2 * [("ragged-all-to-all", 512 * 256 * 2)]
+            + 2 * [("ragged-all-to-all", 1024 * 256 * 2)],
+        ),
     ],
-    ids=["all_to_all", "ring"],
+    ids=["all_to_all", "ring", "ragged_all_to_all"],
 )
 def test_collectives_and_their_bytes_on_a_slice_of_eight(dispatch, want):
     auto = (jax.sharding.AxisType.Auto,)
@@ -154,3 +165,16 @@ def test_collectives_and_their_bytes_on_a_slice_of_eight(dispatch, want):
     with jax.set_mesh(mesh):
         compiled = jax.jit(functools.partial(layer, dispatch, experts, 8)).lower(*inputs).compile()
     assert collectives(compiled.as_text()) == want
+
+
+@pytest.mark.parametrize("dispatch", [AllToAll(overflow=Exact()), RaggedAllToAll(overflow=Exact())])
+def test_the_exact_answer_to_overflow_compiles(dispatch):
+    auto = (jax.sharding.AxisType.Auto,)
+    mesh = jax.sharding.Mesh(devices("v5e:2x2").reshape(4), ("expert",), axis_types=auto)
+    make = functools.partial(struct, jax.NamedSharding(mesh, jax.P("expert")))
+    experts = SwiGLU(128)
+    inputs = layer_inputs(make, 1024, 256, experts, 8, 2)
+    with jax.set_mesh(mesh):
+        text = jax.jit(functools.partial(layer, dispatch, experts, 8)).lower(*inputs).compile()
+    # The slower path is there, in a branch of its own.
+    assert " conditional(" in text.as_text() and "reduce-scatter" in text.as_text()
