@@ -6,8 +6,9 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from experiments import commands
+from experiments import commands, pages
 from experiments.request import resolve
 from moe import registry
 
@@ -94,3 +95,9 @@ def test_the_example_router_runs():
     x_BLD = jnp.ones((1, 8, 8))
     _, aux = layer(params, x_BLD, jnp.zeros((1, 8), jnp.int32), None)
     np.testing.assert_array_equal(aux.counts.load_E, [2, 2, 2, 2])
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda path: path.name)
+def test_tables_are_those_of_the_benchmarks(page):
+    text = page.read_text(encoding="utf-8")
+    assert text == pages.filled(text), "run: python -m experiments.pages"
