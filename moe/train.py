@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from moe import checkpoint
+from moe import checkpoint, sharding
 from moe.analysis import load
 from moe.evaluate import Evaluation, evaluate
 from moe.experiment import Experiment
@@ -35,19 +35,21 @@ class TrainState:
 def init(experiment: Experiment, corpus: Corpus) -> TrainState:
     """Makes the state before step 0; routers may learn of the training corpus."""
     model, seed = experiment.model, experiment.seed
-    shape = (1, experiment.data.sequence_length)
+    train = experiment.train
+    shape = (train.batch // train.accumulate, experiment.data.sequence_length)
     ids = jnp.zeros(shape, jnp.int32)
-    params = jax.jit(lambda key: model.init(key, ids, None, ids)["params"])(jax.random.key(seed))
+    key = jax.random.key(seed)
+    params = sharding.place(lambda key: model.init(key, ids, None, ids)["params"], key)
     if model.moe is not None:
         E = model.moe.routed_experts
 
         def fit(params, n):
             return model.routers[n].fit(params, E, corpus, 1000 * seed + n)
 
-        params = map_routers(params, fit)
+        params = sharding.put(map_routers(params, fit))
     learned, _ = split_state(params)
-    opt_state = experiment.optimizer.transformation(experiment.train.steps).init(learned)
-    return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+    opt_state = sharding.place(experiment.optimizer.transformation(train.steps).init, learned)
+    return TrainState(sharding.put(jnp.zeros((), jnp.int32)), params, opt_state)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -68,11 +70,16 @@ def _train_step(
     if routers:
         params = map_routers(params, update)
     metrics = metrics.replace(grad_norm=optax.tree.norm(grads))
-    return TrainState(state.step + 1, params, opt_state), metrics
+    state = sharding.stored(TrainState(state.step + 1, params, opt_state))
+    return state, sharding.everywhere(metrics)
 
 
 def train_step(experiment: Experiment, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-    """One optimizer step; the state is donated. The seed is data: seeds share a compilation."""
+    """One optimizer step; the state is donated. The seed is data: seeds share a compilation.
+
+    On a mesh, batch holds all rows or those that `sharding.rows` names.
+    """
+    batch = sharding.put_batch(batch, experiment.train.batch)
     return _train_step(dataclasses.replace(experiment, seed=0), state, batch, experiment.seed)
 
 

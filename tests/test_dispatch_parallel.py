@@ -10,6 +10,8 @@ import pytest
 
 from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.oracle import Oracle
+from moe.dispatch.parallel import dispatch_here, serve
+from moe.dispatch.ragged import Ragged
 from moe.dispatch.ring import Ring
 from moe.experts import SwiGLU
 from moe.routing import Choices, Slots
@@ -17,7 +19,7 @@ from moe.routing import Choices, Slots
 T, D, E, K = 48, 8, 8, 3
 EXPERTS = SwiGLU(6)
 MESHES = {"expert 1": (1, 1), "expert 2": (1, 2), "data 2 expert 4": (2, 4), "expert 8": (1, 8)}
-MECHANISMS = {"ring": Ring(), "all_to_all": AllToAll(capacity_factor=8.0)}
+MECHANISMS = {"ring": Ring(), "all_to_all": AllToAll(capacity_factor=8.0), "ragged": Ragged()}
 
 
 def mesh_of(shape):
@@ -45,10 +47,19 @@ def inputs():
     return params, jax.random.normal(jax.random.key(1), (T, D))
 
 
+def served(dispatch, params, x_TD, plan, num_experts=E):
+    """What a layer does with one group of tokens, on the mesh in use or without one."""
+
+    def function(params, plan, x_TD):
+        return dispatch_here(dispatch, plan, x_TD, EXPERTS, params, num_experts)
+
+    return serve(function, params, plan, x_TD, 1, dispatch.tokenwise)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def run(dispatch, params, x_TD, plan):
     def loss(params, x_TD, gate_TK):
-        y_TD, stats = dispatch(plan.replace(gate_TK=gate_TK), x_TD, EXPERTS, params, E)
+        y_TD, stats = served(dispatch, params, x_TD, plan.replace(gate_TK=gate_TK))
         return jnp.sum(jnp.sin(y_TD)), (y_TD, stats)
 
     return jax.grad(loss, (0, 1, 2), has_aux=True)(params, x_TD, plan.gate_TK)
@@ -119,7 +130,7 @@ def compiled(dispatch, backward):
     params, x_TD, plan = jax.tree.map(place, (params, x_TD, plan))
 
     def forward(params, x_TD, plan):
-        return dispatch(plan, x_TD, EXPERTS, params, E)[0]
+        return served(dispatch, params, x_TD, plan)[0]
 
     def both(params, x_TD, plan):
         return jax.grad(lambda *a: jnp.sum(jnp.sin(forward(*a, plan))), (0, 1))(params, x_TD)
@@ -147,12 +158,14 @@ def test_what_cannot_be_split_is_one_line():
     params, x_TD = inputs()
     plan = plan_of("uniform")
     with jax.set_mesh(mesh_of((1, 8))):
-        with pytest.raises(ValueError, match="^model.moe.dispatch=Ring: tokens=44 must be divis"):
+        with pytest.raises(ValueError, match="^model.moe.dispatch: tokens=44 must be divisible by"):
             cut = jax.tree.map(lambda a: a[:44], plan)
-            jax.eval_shape(lambda: Ring()(cut, x_TD[:44], EXPERTS, params, E))
-        with pytest.raises(ValueError, match="^model.moe.dispatch=AllToAll: num_experts=6 must be"):
-            jax.eval_shape(lambda: AllToAll()(plan, x_TD, EXPERTS, params, 6))
+            jax.eval_shape(lambda: served(Ring(), params, x_TD[:44], cut))
+        with pytest.raises(
+            ValueError, match="^model.moe.num_experts=6: must be divisible by the 8"
+        ):
+            jax.eval_shape(lambda: served(AllToAll(), params, x_TD, plan, 6))
     slots = Slots(jnp.zeros((E, 2), jnp.int32), jnp.ones((E, 2)))
     with pytest.raises(ValueError, match="^model.moe.dispatch=Ring: serves token choice only, and"):
         with jax.set_mesh(mesh_of((1, 8))):
-            Ring()(slots, x_TD, EXPERTS, params, E)
+            served(Ring(), params, x_TD, slots)

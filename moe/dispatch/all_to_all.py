@@ -6,14 +6,17 @@ is dropped, so a pair's room is shared by all experts there.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from moe.dispatch.contract import Stats
-from moe.dispatch.parallel import AXIS, Parallel, load
+from moe.dispatch.contract import Dispatch, Stats
+from moe.dispatch.parallel import Parallel, load
+from moe.dispatch.ragged import Ragged
 from moe.dispatch.rows import combine_rows, take_rows
 from moe.routing import Choices, capacity, check_capacity, owners, slot_rows
+from moe.sharding import EXPERT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +26,12 @@ class AllToAll(Parallel):
     Dropped are the later choices first, and within a choice the later tokens.
 
     Attributes:
-      capacity_factor: room of a pair of devices over its even share; as many as there are devices
-        drops nothing.
+      capacity_factor: room of a pair of devices over its even share. The size of the expert axis,
+        or more, drops nothing; with less, what is dropped depends on the mesh.
     """
 
     capacity_factor: float = 2.0
+    local: ClassVar[Dispatch] = Ragged()
 
     def exchange(self, plan, x_TD, experts, params, E, size):
         """Computes y_TD of this device's tokens."""
@@ -43,7 +47,7 @@ class AllToAll(Parallel):
         expert_R = jnp.where(token_R < T, expert_R, own)
 
         def swap(a):
-            return jax.lax.all_to_all(a, AXIS, 0, 0, tiled=True)
+            return jax.lax.all_to_all(a, EXPERT, 0, 0, tiled=True)
 
         theirs = Choices(swap(expert_R)[:, None], jnp.ones((size * C, 1), jnp.float32))
         served_RD, stats = self.local(theirs, swap(sent_RD), experts, params, own)

@@ -8,23 +8,26 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from moe.dispatch.contract import Dispatch, Stats, mix, no_drops
+from moe.dispatch.contract import Grouped, Stats, mix, no_drops
 from moe.dispatch.ragged import serve_slots
 from moe.dispatch.rows import combine_rows, take_rows
-from moe.routing import Mix, Slots, capacity, check_capacity, owners, slot_rows
+from moe.routing import Mix, Slots, capacity, owners, slot_rows
 
 
 @dataclasses.dataclass(frozen=True)
-class Gather(Dispatch):
+class Gather(Grouped):
     """Every expert computes C slots; assignments beyond them are dropped.
 
     Dropped are the later choices first, and within a choice the later tokens.
 
     Attributes:
       capacity_factor: slots per expert over assignments per expert at perfect balance.
+      group_size: tokens that are routed together and share slots; 0 is all of them, which no mesh
+        can split.
     """
 
     capacity_factor: float = 1.25
+    group_size: int = 0
 
     def __call__(self, plan, x_TD, experts, params, E):
         """Computes y_TD."""
@@ -49,8 +52,3 @@ class Gather(Dispatch):
         """Moves rows by gathers, without a matrix product."""
         del T, K, E, D
         return 0.0
-
-    def check(self, path, tokens):
-        """Raises ValueError unless 0 < capacity_factor."""
-        del tokens
-        check_capacity(path, self.capacity_factor)
