@@ -35,8 +35,10 @@ def run_task(task: Task, on_log: Callable[[int, dict], None]) -> None:
     on_log gets (seed, row) for everything that `moe.train.train` reports.
     """
     from moe.data.loader import load
+    from moe.mesh import agreed
 
-    todo = [seed for seed in task.seeds if not (task.directory(seed) / "result.json").exists()]
+    missing = agreed([not (task.directory(s) / "result.json").exists() for s in task.seeds])
+    todo = [seed for seed, wanted in zip(task.seeds, missing, strict=True) if wanted]
     if not todo:
         return
     dataset = load(task.experiment.data, task.experiment.model.vocab_size)
@@ -47,18 +49,20 @@ def run_task(task: Task, on_log: Callable[[int, dict], None]) -> None:
             on_log(seed, {"kind": "diverged", "message": str(error)})
 
 
-def run_one(task: Task, seed: int, dataset: Any, on_log: Callable[[dict], None]) -> dict:
+def run_one(task: Task, seed: int, dataset: Any, on_log: Callable[[dict], None]) -> None:
     """Runs one experiment to its end and writes experiment.txt and result.json."""
+    from moe.mesh import is_first
     from moe.train import train
 
     experiment = dataclasses.replace(task.experiment, seed=seed)
     directory, text = task.directory(seed), registry.expression(experiment)
     directory.mkdir(parents=True, exist_ok=True)
-    write(directory / "experiment.txt", text)
+    if is_first():
+        write(directory / "experiment.txt", text)
     trained = train(experiment, dataset, directory, text, on_log)
-    result = _result(task, experiment, dataset, trained)
-    write(directory / "result.json", json.dumps(result, indent=1) + "\n")
-    return result
+    if is_first():
+        result = _result(task, experiment, dataset, trained)
+        write(directory / "result.json", json.dumps(result, indent=1) + "\n")
 
 
 def _result(task: Task, experiment: Any, dataset: Any, trained: Any) -> dict:
@@ -120,10 +124,12 @@ def _hash_report(model: Any, trained: Any, corpus: Any) -> list[dict | None]:
 
 
 def environment(data_fingerprint: str) -> dict:
-    """Versions, device and commit that a result was made with."""
+    """Versions, devices, mesh and commit that a result was made with."""
     import importlib.metadata
 
     import jax
+
+    from moe import sharding
 
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     here = pathlib.Path(__file__).parent
@@ -136,6 +142,8 @@ def environment(data_fingerprint: str) -> dict:
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
+        "mesh": ",".join(f"{axis}:{n}" for axis, n in sharding.sizes().items()) or None,
+        "processes": jax.process_count(),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "commit": commit,

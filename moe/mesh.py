@@ -1,4 +1,7 @@
-"""Meshes by name: `data:2,expert:4`, which of them an experiment can run on, and their devices."""
+"""Meshes by name: `data:2,expert:4`, which of them an experiment can run on, and their devices.
+
+Devices may belong to several processes, on several hosts: `join` before the first use of a device.
+"""
 
 import contextlib
 import dataclasses
@@ -206,3 +209,55 @@ def in_use(mesh: Mesh, devices: Sequence[Any] | None = None):
     return jax.set_mesh(
         jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=auto, devices=devices)
     )
+
+
+def join(coordinator: str, count: int | None, number: int | None) -> None:
+    """Makes this process number `number` of `count` that train together.
+
+    Args:
+      coordinator: HOST:PORT of process 0, or "auto": the cluster (SLURM, Kubernetes, Cloud TPU,
+        Open MPI) knows it, and both numbers.
+
+    Raises ValueError with one line.
+    """
+    import jax
+
+    if coordinator == "auto":
+        if (count, number) != (None, None):
+            raise ValueError("--coordinator=auto: takes no --num_processes and no --process_id")
+        try:
+            jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                "--coordinator=auto: no cluster is found here; name --coordinator=HOST:PORT, "
+                f"--num_processes and --process_id ({error})"
+            ) from error
+        return
+    host, _, port = coordinator.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+        raise ValueError(f"--coordinator={coordinator}: must be HOST:PORT of process 0, or auto")
+    if count is None or number is None:
+        missing = "num_processes" if count is None else "process_id"
+        raise ValueError(f"--{missing}: is missing beside --coordinator={coordinator}")
+    if not 0 <= number < count:
+        raise ValueError(f"--process_id={number}: must be in [0, num_processes={count})")
+    jax.distributed.initialize(coordinator, count, number)
+
+
+def is_first() -> bool:
+    """Whether this process writes what one process writes: it is alone, or number 0."""
+    import jax
+
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+def agreed(values: Sequence[bool]) -> list[bool]:
+    """What process 0 says, on every process."""
+    import jax
+
+    if jax.process_count() == 1:
+        return list(values)
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.broadcast_one_to_all(np.array(values)).tolist()

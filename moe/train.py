@@ -18,7 +18,8 @@ from moe.analysis import load
 from moe.evaluate import Evaluation, evaluate
 from moe.experiment import Experiment
 from moe.gradients import Metrics, gradients, merge_state, split_state
-from moe.metrics import MetricsLog
+from moe.mesh import is_first
+from moe.metrics import MetricsLog, NoLog
 from moe.model import map_routers
 from moe.routing import Corpus, Params
 
@@ -119,8 +120,8 @@ def train(
     if restored:
         state = restored[1]
     start = int(state.step)
-    log = MetricsLog(directory, start)
-    batches = dataset.stream(experiment.seed, start, train.batch)
+    log = MetricsLog(directory, start) if is_first() else NoLog()
+    batches = dataset.stream(experiment.seed, start, train.batch, sharding.rows(train.batch))
     seconds, compile_s = [], 0.0
     try:
         for step in range(start + 1, train.steps + 1):

@@ -92,14 +92,19 @@ class Dataset:
             raise ValueError(f"step={step}: must be >= 0")
         return self._plan(seed, batch_size)[step]
 
-    def stream(self, seed: int, start_step: int, batch_size: int) -> Iterator[Batch]:
-        """batch(seed, start_step, ...), batch(seed, start_step + 1, ...), ..., read ahead."""
+    def stream(
+        self, seed: int, start_step: int, batch_size: int, rows: np.ndarray | None = None
+    ) -> Iterator[Batch]:
+        """batch(seed, start_step, ...), batch(seed, start_step + 1, ...), ..., read ahead.
+
+        rows: only these rows of every batch are read; None is all of them.
+        """
         import grain
 
         if start_step < 0:
             raise ValueError(f"step={start_step}: must be >= 0")
         options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
-        return iter(self._plan(seed, batch_size)[start_step:].to_iter_dataset(options))
+        return iter(self._plan(seed, batch_size, rows)[start_step:].to_iter_dataset(options))
 
     def held_out(self, desk: str) -> Batch:
         """Windows of the desk's held-out documents, spread evenly over them; always the same."""
@@ -115,9 +120,10 @@ class Dataset:
         """Text of the ids; ends of documents are left out."""
         return self.tokens.tokenizer.decode(ids)
 
-    def _plan(self, seed: int, batch_size: int):
-        """grain.MapDataset whose element `step` is the batch of that step."""
-        if (seed, batch_size) not in self._batches:
+    def _plan(self, seed: int, batch_size: int, rows: np.ndarray | None = None):
+        """grain.MapDataset whose element `step` is the batch of that step, or these rows of it."""
+        key = seed, batch_size, None if rows is None else rows.tobytes()
+        if key not in self._batches:
             import grain
 
             if not 0 <= seed < 2**32:
@@ -125,9 +131,10 @@ class Dataset:
             if batch_size < 1:
                 raise ValueError(f"batch_size={batch_size}: must be >= 1")
             order = grain.MapDataset.range(self.windows).seed(seed).shuffle().repeat(None)
-            rows = order.batch(batch_size, batch_fn=np.array)
-            self._batches[seed, batch_size] = rows.map(self._gather)
-        return self._batches[seed, batch_size]
+            windows = order.batch(batch_size, batch_fn=np.array)
+            windows = windows if rows is None else windows.map(lambda window_B: window_B[rows])
+            self._batches[key] = windows.map(self._gather)
+        return self._batches[key]
 
     def _gather(self, window_B: np.ndarray) -> Batch:
         length = self.data.sequence_length
