@@ -101,7 +101,8 @@ def _mesh(asked: Request):
         mesh.choose(text, experiments, None)
     if _COORDINATOR.value is not None:
         mesh.join(*(flag.value for flag in _TOGETHER))
-    return mesh.provide(text, experiments)
+    alone = _COORDINATOR.value is None
+    return mesh.provide(text, experiments, 1 if alone else _NUM_PROCESSES.value)
 
 
 def _report(words: Sequence[str]) -> None:

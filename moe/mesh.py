@@ -181,18 +181,22 @@ def _near(mesh: Mesh, experiments: Sequence[Any], count: int | None = None) -> s
     return f"; nearest possible: {', '.join(map(str, found)) or 'none'}"
 
 
-def provide(text: str, experiments: Mapping[str, Any]) -> Mesh:
+def provide(text: str, experiments: Mapping[str, Any], processes: int | None = 1) -> Mesh:
     """Chooses the mesh for the devices of all processes; on CPU makes as many as it needs.
 
     Comes before the first use of a device, since their number is then settled.
+
+    Args:
+      processes: how many were joined; None if a cluster knows, and then no devices are made: on
+        CPU $JAX_NUM_CPU_DEVICES says how many each process has.
     """
     import jax
 
     if text != "auto":
         wanted = choose(text, experiments, None).size
-        processes = jax.process_count() if jax.distributed.is_initialized() else 1
         with contextlib.suppress(RuntimeError):  # devices are in use already: what is there counts
-            jax.config.update("jax_num_cpu_devices", -(-wanted // processes))
+            if processes is not None:
+                jax.config.update("jax_num_cpu_devices", -(-wanted // processes))
     devices = jax.devices()
     enough = text != "auto" and len(devices) >= wanted
     spare = devices[0].platform == "cpu" and jax.process_count() == 1 and enough

@@ -116,6 +116,31 @@ def everywhere(tree: Any) -> Any:
     return jax.lax.with_sharding_constraint(tree, jax.tree.map(lambda _: jax.P(), tree))
 
 
+def by_row(function: Callable[[jax.Array], jax.Array], rows_TX: jax.Array) -> jax.Array:
+    """function(rows) of rows that do not need each other, computed where each row lies.
+
+    For what the compiler would first gather all rows for, as XLA does for top-k. The function
+    keeps the number of rows; it is not differentiated.
+    """
+    if not sizes() or inside():
+        return function(rows_TX)
+
+    @jax.custom_batching.custom_vmap
+    def split(rows_TX):
+        if rows_TX.shape[0] % batch_parts():
+            return function(rows_TX)
+        part = jax.P(batch_axes())
+        return jax.shard_map(function, in_specs=part, out_specs=part)(rows_TX)
+
+    @split.def_vmap
+    def over_groups(size, batched, rows_GTX):
+        del size, batched
+        G, T, X = rows_GTX.shape
+        return split(rows_GTX.reshape(G * T, X)).reshape(G, T, -1), True
+
+    return split(rows_TX)
+
+
 def place(function: Callable[..., Any], *args: Any) -> Any:
     """What `function`, compiled, makes of the arguments, split by names: never whole anywhere."""
     if not sizes():

@@ -56,6 +56,14 @@ def test_the_stream_equals_the_batches(dataset):
     del stream
 
 
+def test_a_process_reads_its_rows_of_the_same_batches(dataset):
+    rows = np.array([0, 2, 5])
+    stream = dataset.stream(seed=3, start_step=2, batch_size=6, rows=rows)
+    for step, part in zip(range(2, 12), stream, strict=False):
+        assert equal(part, [array[rows] for array in dataset.batch(3, step, 6)])
+    del stream
+
+
 def test_a_jump_equals_walking(dataset):
     fresh = loader.Dataset(dataset.tokens, DATA)
     jumped = fresh.batch(1, 10_000, 2)
