@@ -153,7 +153,10 @@ def put(tree: Any) -> Any:
     return jax.device_put(tree, specs(tree)) if sizes() else tree
 
 
-def _rows_sharding() -> jax.NamedSharding:
+def of_rows() -> jax.NamedSharding | None:
+    """Where the rows of a batch lie on the mesh in use; None without one."""
+    if not sizes():
+        return None
     return jax.NamedSharding(jax.sharding.get_mesh(), jax.P(batch_axes()))
 
 
@@ -161,7 +164,7 @@ def rows(batch: int) -> np.ndarray | None:
     """Which rows of a batch the devices of this process hold; None in a single process."""
     if jax.process_count() == 1:
         return None
-    parts = _rows_sharding().addressable_devices_indices_map((batch,)).values()
+    parts = of_rows().addressable_devices_indices_map((batch,)).values()
     return np.unique(np.concatenate([np.arange(batch)[index] for index in parts]))
 
 
@@ -173,7 +176,7 @@ def put_batch(batch: Any, size: int) -> Any:
     """
     if not sizes():
         return batch
-    sharding, own = _rows_sharding(), rows(size)
+    sharding, own = of_rows(), rows(size)
 
     def put_leaf(leaf):
         if isinstance(leaf, jax.Array):

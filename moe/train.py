@@ -15,6 +15,7 @@ import optax
 
 from moe import checkpoint, sharding
 from moe.analysis import load
+from moe.data.loader import Batch
 from moe.evaluate import Evaluation, evaluate
 from moe.experiment import Experiment
 from moe.gradients import Metrics, gradients, merge_state, split_state
@@ -82,6 +83,28 @@ def train_step(experiment: Experiment, state: TrainState, batch: Any) -> tuple[T
     """
     batch = sharding.put_batch(batch, experiment.train.batch)
     return _train_step(dataclasses.replace(experiment, seed=0), state, batch, experiment.seed)
+
+
+def abstract_state(experiment: Experiment, corpus: Corpus) -> TrainState:
+    """Shapes and dtypes of `init`'s state, and shardings where a mesh is in use; no arrays."""
+    state = jax.eval_shape(lambda: init(experiment, corpus))
+    if not sharding.sizes():
+        return state
+    mesh = jax.sharding.get_mesh()
+
+    def placed(leaf, spec):
+        named = jax.NamedSharding(mesh, spec)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=named)
+
+    return jax.tree.map(placed, state, sharding.specs(state))
+
+
+def lower(experiment: Experiment, corpus: Corpus) -> jax.stages.Lowered:
+    """The training step on the mesh in use, ready to compile; its devices need not be there."""
+    state = abstract_state(experiment, corpus)
+    shape = (experiment.train.batch, experiment.data.sequence_length)
+    row = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding.of_rows())
+    return _train_step.lower(dataclasses.replace(experiment, seed=0), state, Batch(*[row] * 5), 0)
 
 
 @dataclasses.dataclass
