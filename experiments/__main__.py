@@ -32,8 +32,23 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many train together")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this one is, from 0")
+_COMPILE_FOR = flags.DEFINE_string(
+    "compile-for", None, "a TPU slice that need not be there: v5e:4x4"
+)
 _TOGETHER = (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID)
-_OURS = (_SIZE, _ARMS, _SEEDS, _SET, _WORKDIR, _JOBS, _SHAPE, _SKEWS, _MESH, *_TOGETHER)
+_OURS = (
+    _SIZE,
+    _ARMS,
+    _SEEDS,
+    _SET,
+    _WORKDIR,
+    _JOBS,
+    _SHAPE,
+    _SKEWS,
+    _MESH,
+    _COMPILE_FOR,
+    *_TOGETHER,
+)
 
 # Failures of the machine, not of the program: permission, full disk, read-only file system.
 _ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EDQUOT}
@@ -61,6 +76,14 @@ def _list(words: Sequence[str]) -> None:
 
 def _show(words: Sequence[str]) -> None:
     study, arms = parse_name(words[0])
+    if _COMPILE_FOR.value is not None:
+        from experiments import ahead
+
+        mesh = _MESH.value or "auto"
+        print(ahead.sheet(study, arms, _SIZE.value, _SET.value, mesh, _COMPILE_FOR.value))
+        return
+    if _MESH.value is not None:
+        raise ValueError(f"--mesh={_MESH.value}: show takes it beside --compile-for")
     if arms is None:
         print(commands.study_table(study, _SIZE.value, _SET.value))
     else:
@@ -155,7 +178,7 @@ COMMANDS = {
         _show,
         "STUDY[/ARM]",
         "every field, parameters, FLOPs per token and memory",
-        ("size", "set"),
+        ("size", "set", "mesh", "compile-for"),
     ),
     "run": Command(
         _run,

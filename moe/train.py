@@ -15,7 +15,6 @@ import optax
 
 from moe import checkpoint, sharding
 from moe.analysis import load
-from moe.data.loader import Batch
 from moe.evaluate import Evaluation, evaluate
 from moe.experiment import Experiment
 from moe.gradients import Metrics, gradients, merge_state, split_state
@@ -34,15 +33,15 @@ class TrainState:
     opt_state: Any
 
 
-def init(experiment: Experiment, corpus: Corpus) -> TrainState:
-    """Makes the state before step 0; routers may learn of the training corpus."""
+def init(experiment: Experiment, corpus: Corpus | None) -> TrainState:
+    """Makes the state before step 0; routers may learn of the training corpus, if there is one."""
     model, seed = experiment.model, experiment.seed
     train = experiment.train
     shape = (train.batch // train.accumulate, experiment.data.sequence_length)
     ids = jnp.zeros(shape, jnp.int32)
     key = jax.random.key(seed)
     params = sharding.place(lambda key: model.init(key, ids, None, ids)["params"], key)
-    if model.moe is not None:
+    if model.moe is not None and corpus is not None:
         E = model.moe.routed_experts
 
         def fit(params, n):
@@ -85,9 +84,9 @@ def train_step(experiment: Experiment, state: TrainState, batch: Any) -> tuple[T
     return _train_step(dataclasses.replace(experiment, seed=0), state, batch, experiment.seed)
 
 
-def abstract_state(experiment: Experiment, corpus: Corpus) -> TrainState:
+def abstract_state(experiment: Experiment) -> TrainState:
     """Shapes and dtypes of `init`'s state, and shardings where a mesh is in use; no arrays."""
-    state = jax.eval_shape(lambda: init(experiment, corpus))
+    state = jax.eval_shape(lambda: init(experiment, None))
     if not sharding.sizes():
         return state
     mesh = jax.sharding.get_mesh()
@@ -99,9 +98,11 @@ def abstract_state(experiment: Experiment, corpus: Corpus) -> TrainState:
     return jax.tree.map(placed, state, sharding.specs(state))
 
 
-def lower(experiment: Experiment, corpus: Corpus) -> jax.stages.Lowered:
+def lower(experiment: Experiment) -> jax.stages.Lowered:
     """The training step on the mesh in use, ready to compile; its devices need not be there."""
-    state = abstract_state(experiment, corpus)
+    from moe.data.loader import Batch  # which loads a tokenizer: not when moe is imported
+
+    state = abstract_state(experiment)
     shape = (experiment.train.batch, experiment.data.sequence_length)
     row = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding.of_rows())
     return _train_step.lower(dataclasses.replace(experiment, seed=0), state, Batch(*[row] * 5), 0)

@@ -159,7 +159,7 @@ def test_a_step_on_a_mesh_is_that_of_one_device():
 def step_text(run, text):
     """The optimized program of a training step."""
     with mesh.in_use(mesh.parse(text)):
-        lowered = train.lower(run, DATASET.corpus)
+        lowered = train.lower(run)
     return lowered.compile().as_text()
 
 
@@ -204,7 +204,7 @@ def test_fsdp_gathers_each_weight_and_no_token():
 def test_every_device_holds_its_part_of_the_state():
     run = experiment(LAYERS["ragged"])
     with mesh.in_use(mesh.parse("fsdp:2,expert:2,tensor:2")):
-        state = train.abstract_state(run, DATASET.corpus)
+        state = train.abstract_state(run)
     whole = sum(leaf.size for leaf in jax.tree.leaves(state))
     part = sum(np.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(state))
     # Experts are cut 8-fold, the rest at most 4-fold; norms and the router are whole.

@@ -22,7 +22,6 @@ FIELDS = [
     "data.sequence_length=16",
     "model.model_width=32",
     "model.vocab_size=258",
-    "model.attention.num_heads=4",
 ]
 ARMS = ("top2", "hash_balanced")  # one learns, one is fitted to the corpus before step 0
 
@@ -77,7 +76,7 @@ def test_processes_change_no_result_and_others_go_on_where_they_stopped(tmp_path
     for arm in ARMS:  # as if all had been killed between the two saves
         shutil.rmtree(four / arm / "seed0" / "checkpoints" / "4")
         (four / arm / "seed0" / "result.json").unlink()
-    train(four, "fsdp:2,tensor:2", processes=4)
+    train(four, "fsdp:2,expert:2", processes=4)
     for arm in ARMS:
         want, result = record(one, arm)
         assert want[:, 0].tolist() == [1, 2, 3, 4] and result["environment"]["processes"] == 1
@@ -86,7 +85,7 @@ def test_processes_change_no_result_and_others_go_on_where_they_stopped(tmp_path
             np.testing.assert_allclose(steps, want, rtol=1e-5, atol=1e-6)
             assert abs(result_there["val_loss"] - result["val_loss"]) < 1e-5
             assert result_there["environment"]["processes"] == count
-    assert record(four, "top2")[1]["environment"]["mesh"] == "fsdp:2,tensor:2"
+    assert record(four, "top2")[1]["environment"]["mesh"] == "fsdp:2,expert:2"
     saved = two / "top2" / "seed0" / "experiment.txt"
     assert saved.read_text() == (one / "top2" / "seed0" / "experiment.txt").read_text()
 
