@@ -13,7 +13,9 @@ KINDS = "ragged-all-to-all|all-to-all|all-gather|all-reduce|reduce-scatter|colle
 _START = re.compile(rf"\s({KINDS})(-start)?\(")
 _SHAPE = re.compile(r"\b([a-z]+\d+(?:e\d+m\d+\w*)?|pred)\[([\d,]*)\]")
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
-_CALLED = re.compile(r"(?:body|condition|to_apply|calls|branch_computations)=\{?%?([\w.\-, %]+)")
+_CALLED = re.compile(
+    r"(?:body|condition|to_apply|calls)=(%?[\w.\-]+)|branch_computations=\{([^}]*)\}"
+)
 _TRIPS = re.compile(r'known_trip_count[^\d]*"(\d+)"')
 
 
@@ -112,7 +114,7 @@ def _runs(bodies: dict[str, list[str]]) -> dict[str, int]:
             trips = _TRIPS.search(line)
             often = times * int(trips[1]) if trips and " while(" in line else times
             for called in _CALLED.findall(line):
-                for callee in re.findall(r"[\w.\-]+", called):
+                for callee in re.findall(r"[\w.\-]+", " ".join(called)):
                     if callee in bodies:
                         visit(callee, often)
 
