@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from absl import flags
 
 from experiments import commands
-from experiments.request import known_size, parse_name, request
+from experiments.request import Request, known_size, parse_name, request, resolve
 from moe.registry import no_such
 
 _SIZE = flags.DEFINE_string("size", "tiny", "which size of the study")
@@ -27,7 +27,30 @@ _JOBS = flags.DEFINE_integer(
 _SHAPE = flags.DEFINE_multi_string("shape", [], "of `bench layer`: T,D,F,E,k; repeatable")
 _DTYPE = flags.DEFINE_string("dtype", "float32", "of `bench layer`: float32, bf16")
 _SKEWS = flags.DEFINE_list("skews", ["uniform"], "of `bench layer`: uniform, zipf, one, empty")
-_OURS = (_SIZE, _ARMS, _SEEDS, _SET, _WORKDIR, _JOBS, _SHAPE, _SKEWS, _DTYPE)
+_MESH = flags.DEFINE_string("mesh", None, "devices by axis, as data:2,expert:4, or auto")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0 of several, or auto"
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many train together")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this one is, from 0")
+_COMPILE_FOR = flags.DEFINE_string(
+    "compile-for", None, "a TPU slice that need not be there: v5e:4x4"
+)
+_TOGETHER = (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID)
+_OURS = (
+    _SIZE,
+    _ARMS,
+    _SEEDS,
+    _SET,
+    _WORKDIR,
+    _JOBS,
+    _SHAPE,
+    _SKEWS,
+    _DTYPE,
+    _MESH,
+    _COMPILE_FOR,
+    *_TOGETHER,
+)
 
 # Failures of the machine, not of the program: permission, full disk, read-only file system.
 _ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EDQUOT}
@@ -55,6 +78,14 @@ def _list(words: Sequence[str]) -> None:
 
 def _show(words: Sequence[str]) -> None:
     study, arms = parse_name(words[0])
+    if _COMPILE_FOR.value is not None:
+        from experiments import ahead
+
+        mesh = _MESH.value or "auto"
+        print(ahead.sheet(study, arms, _SIZE.value, _SET.value, mesh, _COMPILE_FOR.value))
+        return
+    if _MESH.value is not None:
+        raise ValueError(f"--mesh={_MESH.value}: show takes it beside --compile-for")
     if arms is None:
         print(commands.study_table(study, _SIZE.value, _SET.value))
     else:
@@ -68,10 +99,35 @@ def _run(words: Sequence[str]) -> None:
     asked = request(
         study, arms or _ARMS.value, _SIZE.value, _SEEDS.value, _SET.value, _WORKDIR.value
     )
+    mesh = _mesh(asked)
     from experiments import run
+    from moe.mesh import is_first
 
-    run.run(*asked, jobs=_JOBS.value)
-    _publish(asked.workdir)
+    run.run(*asked, jobs=_JOBS.value, mesh=mesh)
+    if is_first():
+        _publish(asked.workdir)
+
+
+def _mesh(asked: Request):
+    """The mesh that the flags name, its devices there, or None; joins the other processes."""
+    if _COORDINATOR.value is None:
+        for flag in (_NUM_PROCESSES, _PROCESS_ID):
+            if flag.value is not None:
+                raise ValueError(f"--{flag.name}={flag.value}: needs --coordinator=HOST:PORT")
+        if _MESH.value is None:
+            return None
+    if _JOBS.present:
+        raise ValueError(f"--jobs={_JOBS.value}: on a mesh the arms run one after the other")
+    from moe import mesh
+
+    text = _MESH.value or "auto"
+    experiments = resolve(asked.study, asked.arms, asked.size, asked.overrides)
+    if text != "auto":
+        mesh.choose(text, experiments, None)
+    if _COORDINATOR.value is not None:
+        mesh.join(*(flag.value for flag in _TOGETHER))
+    alone = _COORDINATOR.value is None
+    return mesh.provide(text, experiments, 1 if alone else _NUM_PROCESSES.value)
 
 
 def _report(words: Sequence[str]) -> None:
@@ -145,13 +201,13 @@ COMMANDS = {
         _show,
         "STUDY[/ARM]",
         "every field, parameters, FLOPs per token and memory",
-        ("size", "set"),
+        ("size", "set", "mesh", "compile-for"),
     ),
     "run": Command(
         _run,
         "STUDY[/ARM]",
         "train (or resume) the arms, print the table, write the page",
-        ("size", "arms", "seeds", "set", "workdir", "jobs"),
+        ("size", "arms", "seeds", "set", "workdir", "jobs", "mesh", *(f.name for f in _TOGETHER)),
     ),
     "report": Command(_report, "DIR", "write the table, figures and page of a study again"),
     "diff": Command(

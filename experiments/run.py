@@ -10,6 +10,7 @@ from experiments import workers
 from experiments.request import resolve
 from experiments.task import Task, write
 from moe import registry
+from moe.mesh import Mesh, in_use, is_first
 
 
 def run(
@@ -21,6 +22,7 @@ def run(
     workdir: str | os.PathLike,
     jobs: int = 0,
     on_log: Callable[[str, int, dict], None] | None = None,
+    mesh: Mesh | None = None,
 ) -> None:
     """Trains what is not there yet; leaves results where `experiments.report` reads them.
 
@@ -30,6 +32,8 @@ def run(
         none (the arms one after the other in this process) with an accelerator.
       on_log: gets (arm, seed, row) for every row of a run, as it happens, in this process; the
         arms then run in this process too. For notebooks that draw while they train.
+      mesh: trains every arm over its devices, one after the other; None is one device. It changes
+        no result, and runs resume on any other mesh.
 
     Raises ValueError, before anything is written, for bad input and for a workdir that holds
     other experiments.
@@ -43,8 +47,13 @@ def run(
     for task in tasks:
         for seed in task.seeds:
             _same_experiment(task, seed)
-    _write_study(study_name, size, tuple(experiments), seeds, overrides, workdir)
-    workers.run(tasks, jobs, on_log)
+    if is_first():
+        _write_study(study_name, size, tuple(experiments), seeds, overrides, workdir)
+    if mesh is None:
+        workers.run(tasks, jobs, on_log)
+        return
+    with in_use(mesh):
+        workers.run(tasks, jobs, on_log or (lambda arm, seed, row: None))
 
 
 def _same_experiment(task: Task, seed: int) -> None:

@@ -34,7 +34,10 @@ def run_task(task: Task, on_log: Callable[[int, dict], None]) -> None:
 
     on_log gets (seed, row) for everything that `moe.train.train` reports.
     """
-    todo = [seed for seed in task.seeds if not (task.directory(seed) / "result.json").exists()]
+    from moe.mesh import agreed
+
+    missing = agreed([not (task.directory(s) / "result.json").exists() for s in task.seeds])
+    todo = [seed for seed, wanted in zip(task.seeds, missing, strict=True) if wanted]
     if not todo:
         return
     dataset = dataset_of(task.experiment)
@@ -54,19 +57,21 @@ def dataset_of(experiment: Any) -> Any:
     return dataset
 
 
-def run_one(task: Task, seed: int, dataset: Any, on_log: Callable[[dict], None]) -> dict:
+def run_one(task: Task, seed: int, dataset: Any, on_log: Callable[[dict], None]) -> None:
     """Runs one experiment to its end; writes experiment.txt, tokenizer.json and result.json."""
+    from moe.mesh import is_first
     from moe.train import train
 
     experiment = dataclasses.replace(task.experiment, seed=seed)
     directory, text = task.directory(seed), registry.expression(experiment)
     directory.mkdir(parents=True, exist_ok=True)
-    write(directory / "experiment.txt", text)
-    write(directory / "tokenizer.json", dataset.tokenizer.json)
+    if is_first():
+        write(directory / "experiment.txt", text)
+        write(directory / "tokenizer.json", dataset.tokenizer.json)
     trained = train(experiment, dataset, directory, text, on_log)
-    result = _result(task, experiment, dataset, trained)
-    write(directory / "result.json", json.dumps(result, indent=1) + "\n")
-    return result
+    if is_first():
+        result = _result(task, experiment, dataset, trained)
+        write(directory / "result.json", json.dumps(result, indent=1) + "\n")
 
 
 def _result(task: Task, experiment: Any, dataset: Any, trained: Any) -> dict:
@@ -128,10 +133,12 @@ def _hash_report(model: Any, trained: Any, corpus: Any) -> list[dict | None]:
 
 
 def environment(data_fingerprint: str) -> dict:
-    """Versions, device and commit that a result was made with."""
+    """Versions, devices, mesh and commit that a result was made with."""
     import importlib.metadata
 
     import jax
+
+    from moe import sharding
 
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     here = pathlib.Path(__file__).parent
@@ -144,6 +151,8 @@ def environment(data_fingerprint: str) -> dict:
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in packages},
+        "mesh": ",".join(f"{axis}:{n}" for axis, n in sharding.sizes().items()) or None,
+        "processes": jax.process_count(),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "commit": commit,

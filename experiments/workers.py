@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from experiments.task import Task, dataset_of, run_task
+from moe.mesh import is_first
 
 # Large arrays come and go at every step; in huge pages the kernel maps them far faster. Read by
 # the C library when a process starts (glibc 2.35 or newer; unknown elsewhere and then ignored).
@@ -197,7 +198,9 @@ class Progress:
         self._bar.close()
 
     def say(self, line: str) -> None:
-        """Writes a line above the bar."""
+        """Writes a line above the bar, in one process if several train together."""
+        if not is_first():
+            return
         self._bar.write(line, file=sys.stderr)
 
     def take(self, arm: str, seed: int, row: dict) -> None:

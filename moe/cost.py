@@ -71,7 +71,7 @@ def _size(init, *sizes: int) -> int:
     """Learned parameters that `init` makes; FLOPs count each of them once per token."""
     if init is None:
         return 0
-    shapes = jax.eval_shape(lambda key: init(key, *sizes), jax.random.key(0))
+    shapes = jax.eval_shape(lambda: init(jax.random.key(0), *sizes))  # touches no device
     learned = {name: leaf for name, leaf in shapes.items() if name != "state"}
     return sum(leaf.size for leaf in jax.tree.leaves(learned))
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from moe import sharding
 from moe.analysis import load
 from moe.experiment import Experiment
 from moe.model import Transformer
@@ -87,9 +88,9 @@ def eval_step(model: Transformer, params: Params, batch: Any) -> tuple:
     logits_BLV, reports = model.apply({"params": params}, batch.id_BL, None, batch.label_BL)
     nats_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, batch.target_BL)
     if reports is None:
-        return nats_BL.sum(axis=1), None, None
+        return sharding.everywhere(nats_BL.sum(axis=1)), None, None
     load_BNE = jnp.moveaxis(reports.assigned_NBLE.sum(axis=2), 0, 1)
-    return nats_BL.sum(axis=1), load_BNE, reports.dropped_N
+    return sharding.everywhere((nats_BL.sum(axis=1), load_BNE, reports.dropped_N))
 
 
 def evaluate(experiment: Experiment, params: Params, dataset: Any) -> Evaluation:
@@ -108,7 +109,8 @@ def evaluate(experiment: Experiment, params: Params, dataset: Any) -> Evaluation
         for first in range(0, W, B):
             rows = np.minimum(np.arange(first, first + B), W - 1)
             real = min(B, W - first)
-            sums = eval_step(model, params, jax.tree.map(lambda a, rows=rows: a[rows], windows))
+            batch = jax.tree.map(lambda a, rows=rows: a[rows], windows)
+            sums = eval_step(model, params, sharding.put_batch(batch, B))
             nats_y += np.asarray(sums[0], np.float64)[:real].sum()
             if sums[1] is not None:
                 load_y = load_y + np.asarray(sums[1], np.float64)[:real].sum(axis=0)

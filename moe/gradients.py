@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from moe import sharding
 from moe.experiment import Experiment
 from moe.losses import Terms
 from moe.routing import Params
@@ -133,6 +134,12 @@ def _batch_sums(experiment, learned, state, parts) -> tuple[Terms, ...] | None:
     return _total(sums, parts)
 
 
+def _microbatches(rows: jax.Array, A: int) -> jax.Array:
+    """A parts of neighbouring rows, each spread over all devices."""
+    parts_ABL = rows.reshape(A, rows.shape[0] // A, *rows.shape[1:])
+    return sharding.constrain(parts_ABL, "ABL")
+
+
 def gradients(
     experiment: Experiment, learned: Params, state: Params, batch: Any, rng: jax.Array
 ) -> tuple[Params, Metrics]:
@@ -145,7 +152,7 @@ def gradients(
     grad = jax.grad(loss_fn, has_aux=True)
     if A == 1:
         return grad(learned, state, experiment, batch, rng)
-    batches = jax.tree.map(lambda a: a.reshape(A, a.shape[0] // A, *a.shape[1:]), batch)
+    batches = jax.tree.map(lambda a: _microbatches(a, A), batch)
     parts = batches, jax.random.split(rng, A)
     totals = _batch_sums(experiment, learned, state, parts)
     grads, metrics = _total(lambda part: grad(learned, state, experiment, *part, totals), parts)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from moe import sharding
 from moe.dispatch.contract import Dispatch, Stats, mix
+from moe.dispatch.parallel import dispatch_here, serve
 from moe.dispatch.ragged import Ragged
 from moe.experts import Experts, NullExperts, SharedExpert, SwiGLU
 from moe.losses import Terms
@@ -53,6 +54,7 @@ class MoE:
     """
 
     kind: ClassVar[str] = "layer"
+    splits_experts: ClassVar[bool] = True  # over devices, by number and by width
 
     num_experts: int = 8
     router: Router = TopK()
@@ -65,6 +67,11 @@ class MoE:
     def routed_experts(self) -> int:
         """E, what the router chooses from: feed-forward and null experts."""
         return self.num_experts + (self.null.count if self.null else 0)
+
+    @property
+    def tokenwise(self) -> bool:
+        """Whether the tokens of one group of token choice can be served apart."""
+        return self.dispatch.tokenwise
 
     def initializers(self, D: int, V: int) -> dict:
         """Name -> function from a key to the float32 parameters of that part."""
@@ -98,25 +105,26 @@ class MoE:
         B, L, D = x_BLD.shape
         E, G = self.routed_experts, self.dispatch.groups(B * L)
         T = B * L // G
-        key_BL = self.router.keys(id_BL, label_BL)
+        lead = (T,) if G == 1 else (G, T)
+        params = sharding.gathered(params)
+        key = self.router.keys(id_BL, label_BL).reshape(lead)
+        x = sharding.constrain(x_BLD.reshape(*lead, D), "TD" if G == 1 else "GTD")
 
-        def route_group(x_TD, id_T, rng):
+        def route(x_TD, id_T, rng):
             routing = self.router(params["router"], x_TD, id_T, E, rng)
-            y_TD, counts = self._serve(params, routing.plan, x_TD)
-            return y_TD, routing.replace(plan=routing.plan.assigned_TE(T, E)), counts
+            return routing, routing.plan.assigned_TE(T, E)
 
         if G == 1:
-            y, routing, counts = route_group(x_BLD.reshape(T, D), key_BL.reshape(T), rng)
+            routing, assigned = route(x, key, rng)
             metrics, stats = routing.metrics, routing.stats
         else:
             rng_G = None if rng is None else jax.random.split(rng, G)
-            y, routing, counts_G = jax.vmap(route_group, (0, 0, None if rng is None else 0))(
-                x_BLD.reshape(G, T, D), key_BL.reshape(G, T), rng_G
-            )
+            routing, assigned = jax.vmap(route, (0, 0, None if rng is None else 0))(x, key, rng_G)
             metrics = jax.tree.map(lambda a: jnp.mean(a, axis=0), routing.metrics)
-            stats, counts = jax.tree.map(lambda a: jnp.sum(a, axis=0), (routing.stats, counts_G))
-            counts = counts.replace(slots_used=counts.slots_used / G)
-        assigned_BLE = routing.plan.reshape(B, L, E)
+            stats = jax.tree.map(lambda a: jnp.sum(a, axis=0), routing.stats)
+        served = {name: params[name] for name in ("experts", "null") if name in params}
+        y, counts = serve(self._serve, served, routing.plan, x, G, self.tokenwise)
+        assigned_BLE = assigned.reshape(B, L, E)
         terms = jax.tree.map(lambda a: a.reshape(B * L, *a.shape[1 + (G > 1) :]), routing.terms)
         losses, loss_metrics, sums = self._losses(terms, B, L, G)
         y_BLD = y.reshape(B, L, D)
@@ -129,9 +137,9 @@ class MoE:
         """Outputs of one group: the dispatcher's, and those of the null experts."""
         E, own = self.routed_experts, self.num_experts
         if self.null is None:
-            return self.dispatch(plan, x_TD, self.experts, params["experts"], E)
-        y_TD, counts = self.dispatch(
-            _without_null(plan, own), x_TD, self.experts, params["experts"], own
+            return dispatch_here(self.dispatch, plan, x_TD, self.experts, params["experts"], E)
+        y_TD, counts = dispatch_here(
+            self.dispatch, _without_null(plan, own), x_TD, self.experts, params["experts"], own
         )
         T, D = x_TD.shape
         if isinstance(plan, Mix):

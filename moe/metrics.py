@@ -37,6 +37,16 @@ class MetricsLog:
         self._events.close()
 
 
+class NoLog:
+    """The log of a process that leaves the record to another one."""
+
+    def write(self, row: dict) -> None:
+        """Drops the row."""
+
+    def close(self) -> None:
+        """Has nothing to close."""
+
+
 class _Events:
     """TensorBoard's event file, written at once: no thread and no queue outlives a kill."""
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from moe import sharding
 from moe.attention import Attention
 from moe.experts import Experts, SwiGLU, apply_one
 from moe.flax_host import LinenMoE
@@ -29,6 +30,7 @@ class DenseFFN(nn.Module):
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
         """Returns y_BLD."""
         params = self.param("experts", self.experts.init, 1, x_BLD.shape[-1])
+        params = sharding.gathered(params)
         return apply_one(self.experts, params, x_BLD)
 
 
@@ -53,13 +55,15 @@ class Block(nn.Module):
         D, dtype = x_BLD.shape[-1], x_BLD.dtype
         normed_BLD = nn.RMSNorm(dtype=dtype, name="attention_norm")(x_BLD)
         attention = self.param("attention", self.attention.init, D, self.num_layers)
-        x_BLD = x_BLD + self.attention(attention, normed_BLD)
+        x_BLD = x_BLD + self.attention(sharding.gathered(attention), normed_BLD)
+        x_BLD = sharding.constrain(x_BLD, "BLD")
         normed_BLD = nn.RMSNorm(dtype=dtype, name="ffn_norm")(x_BLD)
         if self.moe is None:
-            return x_BLD + DenseFFN(self.ffn, name="ffn")(normed_BLD), None
+            x_BLD = x_BLD + DenseFFN(self.ffn, name="ffn")(normed_BLD)
+            return sharding.constrain(x_BLD, "BLD"), None
         host = LinenMoE(self.moe, self.vocab_size, name="moe")
         y_BLD, aux = host(normed_BLD, id_BL, rng, label_BL)
-        return x_BLD + y_BLD, aux
+        return sharding.constrain(x_BLD + y_BLD, "BLD"), aux
 
 
 class Period(nn.Module):
@@ -153,7 +157,9 @@ class Transformer(nn.Module):
         """
         V, D, moes = self.vocab_size, self.model_width, self.moes
         embedding_VD = self.param("embedding_VD", nn.initializers.normal(D**-0.5), (V, D))
+        embedding_VD = sharding.gathered({"embedding_VD": embedding_VD})["embedding_VD"]
         x_BLD = (jnp.take(embedding_VD, id_BL, axis=0) * D**0.5).astype(self.dtype)
+        x_BLD = sharding.constrain(x_BLD, "BLD")
         scan_length = self.num_layers // len(moes)
         layers = nn.scan(
             nn.remat(Period, prevent_cse=False) if self.remat else Period,
@@ -170,10 +176,11 @@ class Transformer(nn.Module):
             head_DV = embedding_VD.T
         else:
             head_DV = self.param("head_DV", nn.initializers.normal(D**-0.5), (D, V))
+            head_DV = sharding.gathered({"head_DV": head_DV})["head_DV"]
         logits_BLV = jnp.einsum(
             "BLD,DV->BLV", x_BLD, head_DV.astype(x_BLD.dtype), preferred_element_type=jnp.float32
         )
-        return logits_BLV, _in_depth_order(places)
+        return sharding.constrain(logits_BLV, "BLV"), _in_depth_order(places)
 
     def check(self, path: str, tokens: int) -> None:
         """Raises ValueError, one line with the dotted path, for impossible fields.

@@ -6,6 +6,7 @@ plan, choice k of a token lies in the k-th of K equal blocks of experts.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,9 @@ class MultiHash(MoE):
       experts: gives the width of one part; its activation is always ReLU.
       block: rows that are multiplied at once, as long as a part has so many.
     """
+
+    splits_experts: ClassVar[bool] = False
+    tokenwise: ClassVar[bool] = True
 
     num_experts: int = 16
     router: Router = Hash(k=2, table=BlockTable())

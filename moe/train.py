@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from moe import checkpoint
+from moe import checkpoint, sharding
 from moe.analysis import load
 from moe.evaluate import Evaluation, evaluate
 from moe.experiment import Experiment
 from moe.gradients import Metrics, gradients, merge_state, split_state
-from moe.metrics import MetricsLog
+from moe.mesh import is_first
+from moe.metrics import MetricsLog, NoLog
 from moe.model import map_routers
 from moe.routing import Corpus, Params
 
@@ -32,22 +33,24 @@ class TrainState:
     opt_state: Any
 
 
-def init(experiment: Experiment, corpus: Corpus) -> TrainState:
-    """Makes the state before step 0; routers may learn of the training corpus."""
+def init(experiment: Experiment, corpus: Corpus | None) -> TrainState:
+    """Makes the state before step 0; routers may learn of the training corpus, if there is one."""
     model, seed = experiment.model, experiment.seed
-    shape = (1, experiment.data.sequence_length)
+    train = experiment.train
+    shape = (train.batch // train.accumulate, experiment.data.sequence_length)
     ids = jnp.zeros(shape, jnp.int32)
-    params = jax.jit(lambda key: model.init(key, ids, None, ids)["params"])(jax.random.key(seed))
-    if model.moe is not None:
+    key = jax.random.key(seed)
+    params = sharding.place(lambda key: model.init(key, ids, None, ids)["params"], key)
+    if model.moe is not None and corpus is not None:
         E = model.moe.routed_experts
 
         def fit(params, n):
             return model.routers[n].fit(params, E, corpus, 1000 * seed + n)
 
-        params = map_routers(params, fit)
+        params = sharding.put(map_routers(params, fit))
     learned, _ = split_state(params)
-    opt_state = experiment.optimizer.transformation(experiment.train.steps).init(learned)
-    return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+    opt_state = sharding.place(experiment.optimizer.transformation(train.steps).init, learned)
+    return TrainState(sharding.put(jnp.zeros((), jnp.int32)), params, opt_state)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -68,12 +71,41 @@ def _train_step(
     if routers:
         params = map_routers(params, update)
     metrics = metrics.replace(grad_norm=optax.tree.norm(grads))
-    return TrainState(state.step + 1, params, opt_state), metrics
+    state = sharding.stored(TrainState(state.step + 1, params, opt_state))
+    return state, sharding.everywhere(metrics)
 
 
 def train_step(experiment: Experiment, state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-    """One optimizer step; the state is donated. The seed is data: seeds share a compilation."""
+    """One optimizer step; the state is donated. The seed is data: seeds share a compilation.
+
+    On a mesh, batch holds all rows or those that `sharding.rows` names.
+    """
+    batch = sharding.put_batch(batch, experiment.train.batch)
     return _train_step(dataclasses.replace(experiment, seed=0), state, batch, experiment.seed)
+
+
+def abstract_state(experiment: Experiment) -> TrainState:
+    """Shapes and dtypes of `init`'s state, and shardings where a mesh is in use; no arrays."""
+    state = jax.eval_shape(lambda: init(experiment, None))
+    if not sharding.sizes():
+        return state
+    mesh = jax.sharding.get_mesh()
+
+    def placed(leaf, spec):
+        named = jax.NamedSharding(mesh, spec)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=named)
+
+    return jax.tree.map(placed, state, sharding.specs(state))
+
+
+def lower(experiment: Experiment) -> jax.stages.Lowered:
+    """The training step on the mesh in use, ready to compile; its devices need not be there."""
+    from moe.data.loader import Batch  # which loads a tokenizer: not when moe is imported
+
+    state = abstract_state(experiment)
+    shape = (experiment.train.batch, experiment.data.sequence_length)
+    row = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding.of_rows())
+    return _train_step.lower(dataclasses.replace(experiment, seed=0), state, Batch(*[row] * 5), 0)
 
 
 @dataclasses.dataclass
@@ -112,8 +144,8 @@ def train(
     if restored:
         state = restored[1]
     start = int(state.step)
-    log = MetricsLog(directory, start)
-    batches = dataset.stream(experiment.seed, start, train.batch)
+    log = MetricsLog(directory, start) if is_first() else NoLog()
+    batches = dataset.stream(experiment.seed, start, train.batch, sharding.rows(train.batch))
     seconds, compile_s = [], 0.0
     try:
         for step in range(start + 1, train.steps + 1):

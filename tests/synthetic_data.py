@@ -39,10 +39,11 @@ class SyntheticDataset:
         generator = np.random.default_rng([seed, step])
         return self._rows(generator, generator.integers(3, size=batch_size))
 
-    def stream(self, seed, start_step, batch_size):
+    def stream(self, seed, start_step, batch_size, rows=None):
         step = start_step
         while True:
-            yield self.batch(seed, step, batch_size)
+            batch = self.batch(seed, step, batch_size)
+            yield batch if rows is None else Batch(*(a[rows] for a in batch))
             step += 1
 
     def held_out(self, desk):

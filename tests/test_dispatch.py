@@ -217,7 +217,7 @@ def test_groups_and_overhead():
 @pytest.mark.parametrize(
     ("dispatch", "line"),
     [
-        (Einsum(capacity_factor=0.0), "d.capacity_factor=0.0: must be > 0"),
+        (Einsum(capacity_factor=0.0), "d.capacity_factor=0.0: must be a number > 0"),
         (Einsum(group_size=-1), "d.group_size=-1: must divide the 48 tokens of a batch, or be 0"),
         (Einsum(group_size=36), "d.group_size=36: must divide the 48 tokens of a batch, or be 0"),
         (Ragged(Blocked(0)), "d.kernel.block=0: must be >= 1"),

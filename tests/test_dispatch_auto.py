@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from dispatch_contract import mesh_of
 
 from experiments.commands import arm_sheet
 from moe.dispatch import auto
@@ -14,12 +15,6 @@ from moe.dispatch.ragged_all_to_all import RaggedAllToAll
 from moe.dispatch.ring import Ring
 from moe.experts import SwiGLU
 from moe.routing import Choices
-
-
-def mesh_of(data, expert):
-    types = (jax.sharding.AxisType.Auto,) * 2
-    devices = jax.devices()[: data * expert]
-    return jax.make_mesh((data, expert), ("data", "expert"), axis_types=types, devices=devices)
 
 
 @pytest.mark.parametrize(

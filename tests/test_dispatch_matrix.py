@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dispatch_contract import mesh_of, served
 from router_contract import EXPERTS, D, E, T, compiled, inputs, registered
 
 from moe import registry
@@ -43,7 +44,7 @@ def plans():
 @functools.partial(jax.jit, static_argnums=0)
 def run(dispatch, params, x_TD, plan):
     def loss(params, x_TD, plan):
-        y_TD, stats = dispatch(plan, x_TD, EXPERTS, params, E)
+        y_TD, stats = served(dispatch, plan, x_TD, EXPERTS, params, E)
         return jnp.sum(jnp.sin(y_TD)), (y_TD, stats)
 
     return jax.grad(loss, (0, 1, 2), has_aux=True, allow_int=True)(params, x_TD, plan)
@@ -64,11 +65,7 @@ def wanted(plans, arrays):
 @pytest.mark.parametrize("name", DISPATCHERS)
 def test_every_router_gets_the_oracle_s_numbers(name, devices, plans, arrays, wanted):
     dispatch = dispatcher(name)
-    shape = (2, devices // 2) if devices == 8 else (1, devices)
-    auto = (jax.sharding.AxisType.Auto,) * 2
-    mesh = jax.make_mesh(
-        shape, ("data", "expert"), axis_types=auto, devices=jax.devices()[:devices]
-    )
+    mesh = mesh_of(2, 4) if devices == 8 else mesh_of(1, devices)
     params, x_TD = arrays
     tokens = jax.P(("data", "expert"))
     served = 0

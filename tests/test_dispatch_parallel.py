@@ -1,18 +1,21 @@
 """Expert parallelism on fake devices: values, gradients, loads and drops of the oracle."""
 
 import functools
-import math
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dispatch_contract import mesh_of, served
 
 from experiments.bench_layer import SKEWS, Shape, make_plan
+from moe import compiled
 from moe.dispatch.all_to_all import AllToAll
+from moe.dispatch.auto import Auto
 from moe.dispatch.oracle import Oracle
 from moe.dispatch.overflow import Exact
+from moe.dispatch.ragged import Ragged
 from moe.dispatch.ragged_all_to_all import RaggedAllToAll, plan_traffic
 from moe.dispatch.ring import Ring
 from moe.experts import SwiGLU
@@ -27,14 +30,9 @@ MECHANISMS = {
     "all_to_all exact": AllToAll(capacity_factor=0.5, overflow=Exact()),
     "ragged_all_to_all": RaggedAllToAll(capacity_factor=8.0),
     "ragged_all_to_all exact": RaggedAllToAll(capacity_factor=0.5, overflow=Exact()),
+    "ragged": Ragged(),
+    "auto": Auto(),
 }
-
-
-def mesh_of(shape):
-    count = shape[0] * shape[1]
-    auto = (jax.sharding.AxisType.Auto,) * 2
-    devices = jax.devices()[:count]
-    return jax.make_mesh(shape, ("data", "expert"), axis_types=auto, devices=devices)
 
 
 def plan_of(skew):
@@ -51,7 +49,7 @@ def inputs():
 @functools.partial(jax.jit, static_argnums=0)
 def run(dispatch, params, x_TD, plan):
     def loss(params, x_TD, gate_TK):
-        y_TD, stats = dispatch(plan.replace(gate_TK=gate_TK), x_TD, EXPERTS, params, E)
+        y_TD, stats = served(dispatch, plan.replace(gate_TK=gate_TK), x_TD, EXPERTS, params, E)
         return jnp.sum(jnp.sin(y_TD)), (y_TD, stats)
 
     return jax.grad(loss, (0, 1, 2), has_aux=True)(params, x_TD, plan.gate_TK)
@@ -67,7 +65,7 @@ def test_equals_the_oracle_on_every_mesh_under_every_load(name, mesh):
     for skew in SKEWS:
         plan = plan_of(skew)
         want_grads, (want_TD, want) = run(Oracle(), params, x_TD, plan)
-        with jax.set_mesh(mesh_of(MESHES[mesh])):
+        with jax.set_mesh(mesh_of(*MESHES[mesh])):
             grads, (y_TD, stats) = run(MECHANISMS[name], params, x_TD, plan)
         np.testing.assert_allclose(y_TD, want_TD, rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(stats.load_E, want.load_E)
@@ -94,7 +92,7 @@ def test_a_pair_of_devices_drops_what_it_has_no_room_for():
     expert_TK = jnp.broadcast_to(jnp.arange(K, dtype=jnp.int32), (T, K))
     plan = Choices(expert_TK, jnp.full((T, K), 1 / K))
     params, x_TD = inputs()
-    with jax.set_mesh(mesh_of((1, 2))):
+    with jax.set_mesh(mesh_of(1, 2)):
         # Room for ceil(1 * 72 / 2) = 36 of the 72 rows: all first choices, half of the second.
         _, (y_TD, stats) = run(AllToAll(1.0), params, x_TD, plan)
     np.testing.assert_array_equal(stats.dropped_K, [0, 24, 48])
@@ -103,23 +101,6 @@ def test_a_pair_of_devices_drops_what_it_has_no_room_for():
     one = plan.replace(gate_TK=two.gate_TK.at[:, 1].set(0))
     want = [run(Oracle(), params, x_TD, p)[1][0] for p in (two, one)]
     np.testing.assert_allclose(y_TD, jnp.where(served[:, None], *want), rtol=1e-5, atol=1e-5)
-
-
-SIZES = {"f32": 4, "s32": 4}
-
-
-def collectives(text):
-    """Operation -> how often a compiled program holds it, and the bytes of its results."""
-    kinds = "all-to-all|all-gather|all-reduce|reduce-scatter|collective-permute"
-    found = {}
-    for line in text.splitlines():
-        match = re.search(rf"= (.*?)\s({kinds})(?:-start)?\(", line)
-        if match:
-            arrays = re.findall(r"(f32|s32)\[([\d,]*)\]", match[1])
-            size = sum(SIZES[t] * math.prod(map(int, d.split(","))) for t, d in arrays)
-            count, total = found.get(match[2], (0, 0))
-            found[match[2]] = count + 1, total + size
-    return found
 
 
 def lowered(dispatch, backward, platform="cpu"):
@@ -131,7 +112,7 @@ def lowered(dispatch, backward, platform="cpu"):
     params, x_TD, plan = jax.tree.map(place, (params, x_TD, plan))
 
     def forward(params, x_TD, plan):
-        return dispatch(plan, x_TD, EXPERTS, params, E)[0]
+        return served(dispatch, plan, x_TD, EXPERTS, params, E)[0]
 
     def both(params, x_TD, plan):
         return jax.grad(lambda *a: jnp.sum(jnp.sin(forward(*a, plan))), (0, 1))(params, x_TD)
@@ -166,7 +147,8 @@ ROWS, TOKENS = 40 * 32, 48 * 32
     ],
 )
 def test_the_compiled_program_holds_the_collectives_and_bytes_of_theory(dispatch, backward, want):
-    assert collectives(lowered(dispatch, backward).compile().as_text()) == want
+    found = compiled.collectives(lowered(dispatch, backward).compile().as_text())
+    assert compiled.table(found) == want
 
 
 @pytest.mark.parametrize(("backward", "want"), [(False, 2), (True, 4)])
@@ -195,7 +177,7 @@ def test_a_device_drops_the_rows_of_the_last_devices():
     expert_TK = jnp.broadcast_to(jnp.arange(K - 1, -1, -1, dtype=jnp.int32), (T, K))
     plan = Choices(expert_TK, jnp.full((T, K), 1 / K))
     params, x_TD = inputs()
-    with jax.set_mesh(mesh_of((1, 2))):
+    with jax.set_mesh(mesh_of(1, 2)):
         # Room for 1.25 * 72 = 90 rows: 72 of device 0; of device 1 its third choices, 18 of 24.
         _, (y_TD, stats) = run(RaggedAllToAll(1.25), params, x_TD, plan)
     np.testing.assert_array_equal(stats.dropped_K, [24, 24, 6])
@@ -209,10 +191,8 @@ def test_bfloat16_is_near_float32_and_keeps_its_dtype(name):
     params, x_TD = inputs()
     plan = plan_of("zipf")
     want_TD = run(Oracle(), params, x_TD, plan)[1][0]
-    with jax.set_mesh(mesh_of((2, 4))):
-        y_TD, _ = jax.jit(MECHANISMS[name], static_argnums=(2, 4))(
-            plan, x_TD.astype(jnp.bfloat16), EXPERTS, params, E
-        )
+    with jax.set_mesh(mesh_of(2, 4)):
+        y_TD, _ = run(MECHANISMS[name], params, x_TD.astype(jnp.bfloat16), plan)[1]
     assert y_TD.dtype == jnp.bfloat16
     scale = float(jnp.abs(want_TD).max())
     np.testing.assert_allclose(y_TD.astype(jnp.float32), want_TD, atol=2e-2 * scale)
@@ -221,13 +201,15 @@ def test_bfloat16_is_near_float32_and_keeps_its_dtype(name):
 def test_what_cannot_be_split_is_one_line():
     params, x_TD = inputs()
     plan = plan_of("uniform")
-    with jax.set_mesh(mesh_of((1, 8))):
-        with pytest.raises(ValueError, match="^model.moe.dispatch=Ring: tokens=44 must be divis"):
+    with jax.set_mesh(mesh_of(1, 8)):
+        with pytest.raises(ValueError, match="^model.moe.dispatch: tokens=44 must be divisible by"):
             cut = jax.tree.map(lambda a: a[:44], plan)
-            jax.eval_shape(lambda: Ring()(cut, x_TD[:44], EXPERTS, params, E))
-        with pytest.raises(ValueError, match="^model.moe.dispatch=AllToAll: num_experts=6 must be"):
-            jax.eval_shape(lambda: AllToAll()(plan, x_TD, EXPERTS, params, 6))
+            jax.eval_shape(lambda: served(Ring(), cut, x_TD[:44], EXPERTS, params, E))
+        with pytest.raises(
+            ValueError, match="^model.moe.num_experts=6: must be divisible by the 8"
+        ):
+            jax.eval_shape(lambda: served(AllToAll(), plan, x_TD, EXPERTS, params, 6))
     slots = Slots(jnp.zeros((E, 2), jnp.int32), jnp.ones((E, 2)))
     with pytest.raises(ValueError, match="^model.moe.dispatch=Ring: serves token choice only, and"):
-        with jax.set_mesh(mesh_of((1, 8))):
-            Ring()(slots, x_TD, EXPERTS, params, E)
+        with jax.set_mesh(mesh_of(1, 8)):
+            served(Ring(), slots, x_TD, EXPERTS, params, E)

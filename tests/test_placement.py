@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dispatch_contract import mesh_of, served
 
 from moe import placement
 from moe.dispatch.all_to_all import AllToAll
@@ -97,7 +98,7 @@ EXPERTS = SwiGLU(6)
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def run(dispatch, plan, x_TD, params, count):
-    return dispatch(plan, x_TD, EXPERTS, params, count)
+    return served(dispatch, plan, x_TD, EXPERTS, params, count)
 
 
 def drawn():
@@ -114,9 +115,7 @@ def test_copies_answer_as_one_and_share_the_tokens(name):
     want_TD, want = run(Ragged(), plan, x_TD, params, E)
     expert_P = jnp.asarray(placement.place(np.asarray(want.load_E), 12, devices=4))
     dispatch = Placed({"ragged": Ragged(), "all_to_all": AllToAll(4.0)}[name], 12)
-    auto = (jax.sharding.AxisType.Auto,)
-    mesh = jax.make_mesh((4,), ("expert",), axis_types=auto, devices=jax.devices()[:4])
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh_of(1, 4)):
         y_TD, stats = run(dispatch, plan, x_TD, hold(params, expert_P), E)
     np.testing.assert_allclose(y_TD, want_TD, atol=1e-5)
     np.testing.assert_array_equal(stats.load_E, want.load_E)

@@ -5,7 +5,6 @@ Needs libtpu (`make test-tpu` installs it aside), which compiles without a TPU.
 
 import functools
 import importlib.util
-import math
 import os
 import re
 
@@ -13,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dispatch_contract import served
 
+from moe.compiled import collectives
 from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.overflow import Exact
 from moe.dispatch.ragged import Ragged
@@ -90,7 +91,7 @@ def test_a_grouped_product_does_the_work_of_its_rows_only(name, dtype):
 
 def layer(dispatch, experts, E, params, x_TD, plan):
     return jax.grad(
-        lambda params, x: jnp.sum(jnp.sin(dispatch(plan, x, experts, params, E)[0])), (0, 1)
+        lambda params, x: jnp.sum(jnp.sin(served(dispatch, plan, x, experts, params, E)[0])), (0, 1)
     )(params, x_TD)
 
 
@@ -110,19 +111,6 @@ def test_the_dropless_layer_compiles_forward_and_backward(name):
     cost = jax.jit(call).lower(*inputs).compile().cost_analysis()
     # Nine products of T * K rows; the rows of padding (1 in 32) and all else are 6 % at most.
     assert 1 <= cost["flops"] / (9 * 2 * T * K * 512 * 512) < 1.06
-
-
-def collectives(text):
-    """(operation, bytes of its result on one device) of a compiled program, sorted."""
-    kinds = "ragged-all-to-all|all-to-all|all-gather|all-reduce|reduce-scatter|collective-permute"
-    size = {"f32": 4, "s32": 4, "bf16": 2}
-    found = []
-    for line in text.splitlines():
-        if match := re.search(rf"= \(?(\w+)\[([\d,]*)\]\S* ({kinds})(-start)?\(", line):
-            count = math.prod(int(n) for n in match[2].split(","))
-            assert not match[4], f"an asynchronous form, whose result is a tuple: {line}"
-            found.append((match[3], count * size[match[1]]))
-    return sorted(found)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +152,8 @@ def test_collectives_and_their_bytes_on_a_slice_of_eight(dispatch, want):
     inputs = layer_inputs(make, 2048, 256, experts, 8, 2)
     with jax.set_mesh(mesh):
         compiled = jax.jit(functools.partial(layer, dispatch, experts, 8)).lower(*inputs).compile()
-    assert collectives(compiled.as_text()) == want
+    found = collectives(compiled.as_text())
+    assert sorted((one.kind, one.bytes) for one in found) == want
 
 
 @pytest.mark.parametrize("dispatch", [AllToAll(overflow=Exact()), RaggedAllToAll(overflow=Exact())])

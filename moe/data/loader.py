@@ -13,7 +13,6 @@ from moe.data.tokens import prepare
 
 THREADS = 2  # that read ahead of the consumer
 AHEAD = 16  # batches
-ONE_PROCESS = (0, 1)
 SAMPLE = 2**25  # tokens that n-grams and router tables are counted on
 
 
@@ -100,22 +99,19 @@ class Dataset:
         """SHA-256 of what the tokeniser is made of."""
         return self.tokenizer.fingerprint
 
-    def batch(
-        self, seed: int, step: int, batch_size: int, process: tuple[int, int] = ONE_PROCESS
-    ) -> Batch:
+    def batch(self, seed: int, step: int, batch_size: int, rows: np.ndarray | None = None) -> Batch:
         """Batch number `step` of an endless run: the same for the same arguments, any order.
 
         Args:
           batch_size: rows over all processes.
-          process: (index, count): the rows of that process, a count-th of the batch. Those of all
-            processes, joined in the order of the index, are the batch of any other count.
+          rows: only these rows of the batch, those of a process; None is all of them.
         """
         if step < 0:
             raise ValueError(f"step={step}: must be >= 0")
-        return self._plan(seed, batch_size, process)[step]
+        return self._plan(seed, batch_size, rows)[step]
 
     def stream(
-        self, seed: int, start_step: int, batch_size: int, process: tuple[int, int] = ONE_PROCESS
+        self, seed: int, start_step: int, batch_size: int, rows: np.ndarray | None = None
     ) -> Iterator[Batch]:
         """batch(seed, start_step, ...), batch(seed, start_step + 1, ...), ..., read ahead."""
         import grain
@@ -123,7 +119,7 @@ class Dataset:
         if start_step < 0:
             raise ValueError(f"step={start_step}: must be >= 0")
         options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
-        return iter(self._plan(seed, batch_size, process)[start_step:].to_iter_dataset(options))
+        return iter(self._plan(seed, batch_size, rows)[start_step:].to_iter_dataset(options))
 
     def held_out(self, desk: str) -> Batch:
         """Windows of the desk's held-out documents, spread evenly over them; always the same."""
@@ -139,27 +135,20 @@ class Dataset:
         """Text of the ids; ends of documents are left out."""
         return self.tokens.tokenizer.decode(ids)
 
-    def _plan(self, seed: int, batch_size: int, process: tuple[int, int]):
-        """grain.MapDataset whose element `step` is that step's batch, or a process's rows of it."""
-        key = seed, batch_size, process
+    def _plan(self, seed: int, batch_size: int, rows: np.ndarray | None = None):
+        """grain.MapDataset whose element `step` is the batch of that step, or these rows of it."""
+        key = seed, batch_size, None if rows is None else rows.tobytes()
         if key not in self._batches:
             import grain
 
-            index, count = process
             if not 0 <= seed < 2**32:
                 raise ValueError(f"seed={seed}: must be in [0, 2**32)")
             if batch_size < 1:
                 raise ValueError(f"batch_size={batch_size}: must be >= 1")
-            if not 0 <= index < count:
-                raise ValueError(f"process={index},{count}: must be an index and a count above it")
-            if batch_size % count:
-                raise ValueError(
-                    f"batch_size={batch_size}: must be a multiple of {count} processes"
-                )
-            mine = slice(index * batch_size // count, (index + 1) * batch_size // count)
             order = grain.MapDataset.range(self.windows).seed(seed).shuffle().repeat(None)
-            rows = order.batch(batch_size, batch_fn=np.array)
-            self._batches[key] = rows.map(lambda window_B: self._gather(window_B[mine]))
+            windows = order.batch(batch_size, batch_fn=np.array)
+            windows = windows if rows is None else windows.map(lambda window_B: window_B[rows])
+            self._batches[key] = windows.map(self._gather)
         return self._batches[key]
 
     def _gather(self, window_B: np.ndarray) -> Batch:

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 
 from moe.dispatch.contract import Stats
 from moe.dispatch.limited import Limited
-from moe.dispatch.parallel import AXIS, load
+from moe.dispatch.parallel import load
 from moe.dispatch.rows import combine_rows, take_rows
 from moe.routing import Choices, capacity, owners, slot_rows
+from moe.sharding import EXPERT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class AllToAll(Limited):
         expert_R = jnp.where(token_R < T, expert_R, own)
 
         def swap(a):
-            return jax.lax.all_to_all(a, AXIS, 0, 0, tiled=True)
+            return jax.lax.all_to_all(a, EXPERT, 0, 0, tiled=True)
 
         theirs = Choices(swap(expert_R)[:, None], jnp.ones((size * C, 1), jnp.float32))
         served_RD, stats = self.local(theirs, swap(sent_RD), experts, params, own)

@@ -41,11 +41,11 @@ class Auto(Dispatch):
 
     def choose(self, K: float, platform: str) -> Choice:
         """The choice for K choices of a token on the mesh in use; 0 for plans of other kinds."""
-        P = sharding.sizes().get(sharding.EXPERT_AXIS, 1)
+        P = sharding.sizes().get(sharding.EXPERT, 1)
         if P == 1:
             return Choice(Ragged(), "no expert axis: sorted rows, nothing dropped")
         if not K:
-            return Choice(Ragged(), "slots or mixtures: partitioned by the compiler")
+            return Choice(Ragged(), "slots or mixtures: rows of each expert travel to its device")
         ring, exchange = 2 * (P - 1), 2 * K * self.room * (P - 1) / P
         cost = f"a token's row crosses {ring:.3g} x by ring, {exchange:.3g} x by exchange"
         if ring <= exchange:
@@ -56,10 +56,17 @@ class Auto(Dispatch):
 
     def __call__(self, plan, x_TD, experts, params, E):
         """Computes y_TD with the chosen dispatcher."""
+        return self._chosen(plan)(plan, x_TD, experts, params, E)
+
+    def exchange(self, plan, x_TD, experts, params, E, size):
+        """Computes y_TD of this device's tokens with the chosen dispatcher."""
+        return self._chosen(plan).exchange(plan, x_TD, experts, params, E, size)
+
+    def _chosen(self, plan) -> Dispatch:
         K = plan.expert_TK.shape[1] if isinstance(plan, Choices) else 0
         choice = self.choose(K, jax.default_backend())
         _say(f"dispatch auto: {explain(choice)}")
-        return choice.dispatch(plan, x_TD, experts, params, E)
+        return choice.dispatch
 
     def overhead(self, T, K, E, D):
         """Moves rows by gathers and collectives, without a matrix product."""

@@ -1,13 +1,15 @@
 """What every dispatcher takes and returns, and the sums that all of them share."""
 
+import dataclasses
 from typing import ClassVar, Protocol
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from moe.experts import Experts
-from moe.routing import Mix, Params, Plan, Slots
+from moe.experts import Experts, batched_product
+from moe.routing import Mix, Params, Plan, Slots, check_capacity
+from moe.sharding import EXPERT
 
 
 @flax.struct.dataclass
@@ -26,14 +28,23 @@ class Stats:
 
 
 class Dispatch(Protocol):
-    """Turns a plan into outputs; a frozen dataclass of hyper-parameters."""
+    """Turns a plan into outputs; a frozen dataclass of hyper-parameters.
+
+    On a mesh `moe/dispatch/parallel.py` calls it on every device with whole groups of tokens or,
+    where no token's outputs depend on other tokens (`tokenwise`), with any part of them.
+    """
 
     kind: ClassVar[str] = "dispatch"
+    tokenwise: ClassVar[bool] = True  # for token choice
 
     def groups(self, T: int) -> int:
         """Into how many independently routed groups T tokens are split; one, if not said."""
         del T
         return 1
+
+    def copies(self, E: int) -> int:
+        """How many networks hold the parameters of E experts; E, unless some are held twice."""
+        return E
 
     def hold(self, params: Params, E: int) -> Params:
         """Arranges the E experts that were just made as `__call__` takes them."""
@@ -46,6 +57,16 @@ class Dispatch(Protocol):
         """Returns y_TD in the dtype of x_TD; tokens that no expert serves get 0."""
         ...
 
+    def exchange(
+        self, plan: Plan, x_TD: jax.Array, experts: Experts, params: Params, E: int, size: int
+    ) -> tuple[jax.Array, Stats]:
+        """The same on one of `size` devices that share the experts: params are those of its own.
+
+        Unless said otherwise, the rows of each expert travel to its device and back.
+        """
+        del size
+        return self(plan, x_TD, Elsewhere(experts), params, E)
+
     def overhead(self, T: int, K: int, E: int, D: int) -> float:
         """Matrix-product FLOPs per token that move tokens, forward, T tokens in all."""
         ...
@@ -53,6 +74,44 @@ class Dispatch(Protocol):
     def check(self, path: str, tokens: int) -> None:
         """Raises ValueError, one line that starts with `path`, for impossible fields."""
         del path, tokens
+
+
+class Grouped(Dispatch):
+    """A dispatcher with a capacity: tokens of a group compete for the slots of each expert."""
+
+    tokenwise: ClassVar[bool] = False
+    capacity_factor: float
+    group_size: int
+
+    def groups(self, T):
+        """Splits T tokens into groups of group_size, or of all T where T is smaller."""
+        return max(1, T // self.group_size) if self.group_size else 1
+
+    def check(self, path, tokens):
+        """Raises ValueError for a bad capacity factor or a group size that does not divide."""
+        check_capacity(path, self.capacity_factor)
+        size = self.group_size
+        if size < 0 or (0 < size < tokens and tokens % size):
+            raise ValueError(
+                f"{path}.group_size={size}: must divide the {tokens} tokens of a batch, or be 0"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Elsewhere:
+    """Experts that are spread over the devices of the expert axis; under `jax.shard_map`.
+
+    Attributes:
+      experts: what each device applies to the rows of its own.
+    """
+
+    experts: Experts
+
+    def __call__(self, params: Params, x_ECD: jax.Array, product=batched_product) -> jax.Array:
+        """Sends rows to the devices of their experts and back: two all-to-alls."""
+        x_ESD = jax.lax.all_to_all(x_ECD, EXPERT, 0, 1, tiled=True)  # own experts, all devices
+        y_ESD = self.experts(params, x_ESD, product)
+        return jax.lax.all_to_all(y_ESD, EXPERT, 1, 0, tiled=True)
 
 
 def no_drops(plan: Plan, T: int, E: int, slots_used: jax.Array | float = 1.0) -> Stats:

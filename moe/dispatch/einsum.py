@@ -9,12 +9,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from moe.dispatch.contract import Dispatch, Stats, mix
+from moe.dispatch.contract import Grouped, Stats, mix
 from moe.routing import Choices, Mix, Plan, Slots, capacity
 
 
 @dataclasses.dataclass(frozen=True)
-class Einsum(Dispatch):
+class Einsum(Grouped):
     """Masks over slots; assignments beyond an expert's slots are dropped.
 
     Dropped are the later choices first, and within a choice the later tokens.
@@ -26,10 +26,6 @@ class Einsum(Dispatch):
 
     capacity_factor: float = 1.25
     group_size: int = 256
-
-    def groups(self, T):
-        """Splits T tokens into groups of group_size, or of all T where T is smaller."""
-        return max(1, T // self.group_size) if self.group_size else 1
 
     def __call__(self, plan, x_TD, experts, params, E):
         """Computes y_TD for one group."""
@@ -52,16 +48,6 @@ class Einsum(Dispatch):
         """Counts the dispatch and the combine product."""
         group = T // self.groups(T)
         return 4.0 * E * capacity(self.capacity_factor, group, K, E) * D
-
-    def check(self, path, tokens):
-        """Raises ValueError for a bad capacity factor or a group size that does not divide."""
-        if not 0 < self.capacity_factor < float("inf"):
-            raise ValueError(f"{path}.capacity_factor={self.capacity_factor}: must be > 0")
-        size = self.group_size
-        if size < 0 or (0 < size < tokens and tokens % size):
-            raise ValueError(
-                f"{path}.group_size={size}: must divide the {tokens} tokens of a batch, or be 0"
-            )
 
 
 def choice_masks(plan: Choices, E: int, C: int) -> tuple[Mix, jax.Array]:

@@ -8,15 +8,16 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from moe.dispatch.contract import Dispatch, Stats, mix, no_drops, serve_slots
+from moe import sharding
+from moe.dispatch.contract import Elsewhere, Grouped, Stats, mix, no_drops, serve_slots
 from moe.dispatch.overflow import Drop, Overflow
 from moe.dispatch.ragged import Ragged
 from moe.dispatch.rows import combine_rows, take_rows
-from moe.routing import Mix, Slots, capacity, check_capacity, owners, slot_rows
+from moe.routing import Mix, Slots, capacity, owners, slot_rows
 
 
 @dataclasses.dataclass(frozen=True)
-class Gather(Dispatch):
+class Gather(Grouped):
     """Every expert computes C slots.
 
     Without a slot are the later choices first, and within a choice the later tokens.
@@ -24,13 +25,31 @@ class Gather(Dispatch):
     Attributes:
       capacity_factor: slots per expert over assignments per expert at perfect balance.
       overflow: what becomes of assignments without a slot; `exact` serves them by `ragged`.
+      group_size: tokens that are routed together and share slots; 0 is all of them, which no mesh
+        can split.
     """
 
     capacity_factor: float = 1.25
     overflow: Overflow = Drop()
+    group_size: int = 0
 
     def __call__(self, plan, x_TD, experts, params, E):
         """Computes y_TD."""
+
+        def rest(left, x_TD):
+            return Ragged()(left, x_TD, experts, params, E)[0]
+
+        return self._served(plan, x_TD, experts, params, E, rest)
+
+    def exchange(self, plan, x_TD, experts, params, E, size):
+        """Sends slots to the devices of their experts; what has none goes by way of `ring`."""
+
+        def rest(left, x_TD):
+            return Ragged().exchange(left, x_TD, experts, params, E, size)[0]
+
+        return self._served(plan, x_TD, Elsewhere(experts), params, E, rest, sharding.batch_axes())
+
+    def _served(self, plan, x_TD, experts, params, E, rest, axes=()):
         T, D = x_TD.shape
         if isinstance(plan, Mix):
             return mix(plan, x_TD, experts, params), no_drops(plan, T, E)
@@ -45,11 +64,7 @@ class Gather(Dispatch):
         gate_TK = jnp.where(plan.expert_TK < E, plan.gate_TK, 0)
         y_TD = combine_rows(y_RD, gate_TK, token_R, rank_R, row_TK)
         left_TK = (row_TK == E * C) & (plan.expert_TK < E)
-
-        def serve(left, x_TD):
-            return Ragged()(left, x_TD, experts, params, E)[0]
-
-        rest_TD, dropped_K = self.overflow(left_TK, plan, x_TD, E, serve)
+        rest_TD, dropped_K = self.overflow(left_TK, plan, x_TD, E, rest, axes)
         load_E = plan.assigned_TE(T, E).sum(axis=0)
         return y_TD + rest_TD, Stats(load_E, dropped_K, jnp.mean(token_R < T, dtype=jnp.float32))
 
@@ -57,8 +72,3 @@ class Gather(Dispatch):
         """Moves rows by gathers, without a matrix product."""
         del T, K, E, D
         return 0.0
-
-    def check(self, path, tokens):
-        """Raises ValueError unless 0 < capacity_factor."""
-        del tokens
-        check_capacity(path, self.capacity_factor)

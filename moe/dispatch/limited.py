@@ -1,12 +1,15 @@
 """What the dispatchers share that send rows to other devices, where there is room for some."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 
 from moe import sharding
+from moe.dispatch.contract import Dispatch
 from moe.dispatch.overflow import Drop, Overflow
 from moe.dispatch.parallel import Parallel
+from moe.dispatch.ragged import Ragged
 from moe.dispatch.ring import Ring
 from moe.experts import Experts
 from moe.routing import Choices, Params, check_capacity
@@ -17,9 +20,12 @@ class Limited(Parallel):
     """Expert parallelism with buffers of static size.
 
     Attributes:
-      capacity_factor: room over the even share of rows; as many as there are devices drops nothing.
+      capacity_factor: room over the even share of rows. The size of the expert axis, or more, drops
+        nothing; with less, what is dropped depends on the mesh.
       overflow: what becomes of rows without room; `exact` serves them by `ring`.
     """
+
+    local: ClassVar[Dispatch] = Ragged()
 
     capacity_factor: float = 2.0
     overflow: Overflow = Drop()

@@ -1,9 +1,11 @@
-"""What dispatchers over several devices share: local experts, local tokens, summed statistics.
+"""Dispatch on a mesh: every device serves its own groups or tokens, and experts are shared.
 
-They run under `shard_map` over the mesh in use (`moe/sharding.py`): tokens are split over the batch
-axes, experts over the expert axis, and every device sees its own part.
+`serve` runs a layer's work under `jax.shard_map` over the mesh in use (`moe/sharding.py`): tokens
+are split over the batch axes, experts over the expert axis, their hidden width over the tensor
+axis. What comes out does not depend on the mesh.
 """
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -11,62 +13,129 @@ import jax.numpy as jnp
 
 from moe import sharding
 from moe.dispatch.contract import Dispatch, Stats
-from moe.dispatch.ragged import Ragged
 from moe.experts import Experts
-from moe.routing import Choices, Params
+from moe.routing import Choices, Params, Plan
+from moe.sharding import EXPERT, FSDP, TENSOR
 
-AXIS = sharding.EXPERT_AXIS
+Serve = Callable[[Params, Plan, jax.Array], tuple[jax.Array, Stats]]
+
+
+def serve(
+    function: Serve, params: Params, plan: Plan, x: jax.Array, groups: int, tokenwise: bool
+) -> tuple[jax.Array, Stats]:
+    """function(params, plan, x_TD) of every group: outputs as x, statistics summed over groups.
+
+    Args:
+      plan, x: with a leading axis of groups where there are several.
+      tokenwise: whether the tokens of one group of token choice can be served apart.
+
+    A plan over all tokens of a batch that are not tokenwise cannot be split: the compiler
+    distributes that work as it can.
+    """
+    each = function if groups == 1 else _over_groups(function)
+    axes, whole = sharding.batch_axes(), groups == 1
+    split = not whole or (tokenwise and isinstance(plan, Choices)) or sharding.batch_parts() == 1
+    if not split or max(sharding.sizes().values(), default=1) == 1:
+        return each(params, plan, x)
+    if x.shape[0] % sharding.batch_parts():
+        what = "tokens" if whole else "groups of tokens"
+        raise ValueError(
+            f"model.moe.dispatch: {what}={x.shape[0]} must be divisible by the "
+            f"{sharding.batch_parts()} devices that hold them"
+        )
+
+    def body(params, plan, x):
+        y, stats = each(params, plan, x)
+        load_E, dropped_K = jax.lax.psum((stats.load_E, stats.dropped_K), axes)
+        return y, Stats(load_E, dropped_K, jax.lax.pmean(stats.slots_used, axes))
+
+    tokens, everywhere = jax.P(axes), jax.P()
+    return jax.shard_map(
+        body,
+        in_specs=(sharding.specs(params, without=(FSDP,)), tokens, tokens),
+        out_specs=(tokens, Stats(everywhere, everywhere, everywhere)),
+    )(params, plan, x)
+
+
+def _over_groups(function: Serve) -> Serve:
+    def all_groups(params, plan, x_GTD):
+        y_GTD, stats = jax.vmap(function, (None, 0, 0))(params, plan, x_GTD)
+        totals = jax.tree.map(lambda a: jnp.sum(a, axis=0), stats)
+        return y_GTD, totals.replace(slots_used=totals.slots_used / x_GTD.shape[0])
+
+    return all_groups
+
+
+def dispatch_here(
+    dispatch: Dispatch, plan: Plan, x_TD: jax.Array, experts: Experts, params: Params, E: int
+) -> tuple[jax.Array, Stats]:
+    """What the dispatcher makes of one group, or of this device's part of it inside `serve`.
+
+    Devices along the tensor axis hold slices of the experts' hidden width, so outputs are sums
+    over them.
+    """
+    here = sharding.inside()
+    if TENSOR in here:
+        plan, x_TD = jax.tree.map(lambda a: jax.lax.pcast(a, TENSOR, to="varying"), (plan, x_TD))
+    if EXPERT in here:
+        size = sharding.sizes()[EXPERT]
+        held = dispatch.copies(E)
+        if held % size:
+            raise ValueError(
+                f"model.moe.num_experts={held}: must be divisible by the {size} devices that share "
+                "the experts"
+            )
+        y_TD, stats = dispatch.exchange(plan, x_TD, experts, params, E, size)
+    else:
+        y_TD, stats = dispatch(plan, x_TD, experts, params, E)
+    if TENSOR in here:
+        y_TD, stats = jax.lax.psum(y_TD, TENSOR), jax.lax.pmean(stats, TENSOR)
+    return y_TD, stats
 
 
 class Parallel(Dispatch):
-    """A dispatcher for token choice whose experts live on different devices."""
+    """A dispatcher for token choice whose experts live on different devices.
 
-    local: ClassVar[Dispatch] = Ragged()
+    Attributes:
+      local: serves the rows that arrive at a device, and everything on a single one.
+    """
+
+    local: ClassVar[Dispatch]
 
     def __call__(self, plan, x_TD, experts, params, E):
-        """Computes y_TD; without an expert axis, as `local` does on one device."""
-        if AXIS not in sharding.sizes():
-            return self.local(plan, x_TD, experts, params, E)
+        """Computes y_TD as `local` does: here all experts are on one device."""
         if not isinstance(plan, Choices):
             raise ValueError(
                 f"model.moe.dispatch={type(self).__name__}: serves token choice only, and this "
                 f"router returns {type(plan).__name__}; take einsum, gather or ragged"
             )
-        T, size, parts = x_TD.shape[0], sharding.sizes()[AXIS], sharding.batch_parts()
-        if E % size or T % parts:
-            what, count, over = ("num_experts", E, size) if E % size else ("tokens", T, parts)
-            raise ValueError(
-                f"model.moe.dispatch={type(self).__name__}: {what}={count} must be divisible by "
-                f"the {over} devices that hold them"
-            )
-
-        def body(plan, x_TD, params):
-            y_TD, stats = self.exchange(plan, x_TD, experts, params, E, size)
-            axes = sharding.batch_axes()
-            load_E = jax.lax.psum(stats.load_E, axes)
-            dropped_K = jax.lax.psum(stats.dropped_K, axes)
-            return y_TD, Stats(load_E, dropped_K, jax.lax.pmean(stats.slots_used, axes))
-
-        tokens, everywhere = jax.P(sharding.batch_axes()), jax.P()
-        return jax.shard_map(
-            body,
-            in_specs=(tokens, tokens, jax.P(AXIS)),
-            out_specs=(tokens, Stats(everywhere, everywhere, everywhere)),
-        )(plan, x_TD, params)
-
-    def exchange(
-        self, plan: Choices, x_TD: jax.Array, experts: Experts, params: Params, E: int, size: int
-    ) -> tuple[jax.Array, Stats]:
-        """On one device: y_TD of its own tokens, and the statistics of these.
-
-        params are those of its own E / size experts.
-        """
-        ...
+        return self.local(plan, x_TD, experts, params, E)
 
     def overhead(self, T, K, E, D):
         """Moves rows by gathers and collectives, without a matrix product."""
         del T, K, E, D
         return 0.0
+
+
+def gather_tokens(
+    local: Dispatch,
+    plan: Choices,
+    x_TD: jax.Array,
+    experts: Experts,
+    params: Params,
+    E: int,
+    size: int,
+) -> tuple[jax.Array, Stats]:
+    """Serves own experts for the tokens of all devices, and sends the sums to where they belong."""
+    own = E // size
+    x_SD, expert_SK, gate_SK = (
+        jax.lax.all_gather(a, EXPERT, tiled=True) for a in (x_TD, plan.expert_TK, plan.gate_TK)
+    )
+    mine_SK = on_device(expert_SK, own)
+    gathered = Choices(mine_SK, jnp.where(mine_SK < own, gate_SK, 0))
+    y_SD, stats = local(gathered, x_SD, experts, params, own)
+    y_TD = jax.lax.psum_scatter(y_SD, EXPERT, tiled=True)
+    return y_TD, Stats(load(plan, E), jnp.zeros_like(stats.dropped_K), stats.slots_used)
 
 
 def load(plan: Choices, E: int) -> jax.Array:
@@ -76,5 +145,5 @@ def load(plan: Choices, E: int) -> jax.Array:
 
 def on_device(expert: jax.Array, own: int) -> jax.Array:
     """Numbers of experts among this device's `own` ones; `own` for those of other devices."""
-    mine = expert - own * jax.lax.axis_index(AXIS)
+    mine = expert - own * jax.lax.axis_index(EXPERT)
     return jnp.where((mine >= 0) & (mine < own), mine, own)

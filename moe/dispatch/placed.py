@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.contract import Dispatch
-from moe.routing import Choices, Params
+from moe.dispatch.parallel import load
+from moe.routing import Choices, Params, Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,26 +31,40 @@ class Placed(Dispatch):
         """Copies experts in turn and says so in params["state"]["expert_P"]."""
         return hold(self.dispatch.hold(params, E), jnp.arange(self.replicas) % E)
 
+    def copies(self, E):
+        """The places, which devices share."""
+        del E
+        return self.replicas
+
     def __call__(self, plan, x_TD, experts, params, E):
         """Computes y_TD; params["state"]["expert_P"] is the expert of each copy."""
+        placed, held = self._placed(plan, params, E)
+        y_TD, stats = self.dispatch(placed, x_TD, experts, held, self.replicas)
+        return y_TD, stats.replace(load_E=load(plan, E))
+
+    def exchange(self, plan, x_TD, experts, params, E, size):
+        """Computes y_TD of this device's tokens."""
+        placed, held = self._placed(plan, params, E)
+        y_TD, stats = self.dispatch.exchange(placed, x_TD, experts, held, self.replicas, size)
+        return y_TD, stats.replace(load_E=load(plan, E))
+
+    def _placed(self, plan: Plan, params: Params, E: int) -> tuple[Choices, Params]:
+        """The plan over copies, and their parameters."""
         if not isinstance(plan, Choices):
             raise ValueError(
                 f"model.moe.dispatch=Placed: serves token choice only, and this router returns "
                 f"{type(plan).__name__}"
             )
-        held = {name: leaf for name, leaf in params.items() if name != "state"}
-        expert_P = params["state"]["expert_P"]
-        P, T = expert_P.shape[0], x_TD.shape[0]
+        expert_P, T = params["state"]["expert_P"], plan.expert_TK.shape[0]
         copy_P = jnp.argsort(expert_P)  # stable: the copies of an expert are neighbours
         count_E = jnp.bincount(expert_P, length=E)
         first_E = jnp.cumsum(count_E) - count_E
-        turn_T1 = jnp.arange(T)[:, None]
         made = plan.expert_TK < E
         expert_TK = jnp.where(made, plan.expert_TK, 0)
-        copy_TK = copy_P[first_E[expert_TK] + turn_T1 % count_E[expert_TK]]
-        placed = Choices(jnp.where(made, copy_TK, P).astype(jnp.int32), plan.gate_TK)
-        y_TD, stats = self.dispatch(placed, x_TD, experts, held, P)
-        return y_TD, stats.replace(load_E=plan.assigned_TE(T, E).sum(axis=0))
+        copy_TK = copy_P[first_E[expert_TK] + jnp.arange(T)[:, None] % count_E[expert_TK]]
+        placed = jnp.where(made, copy_TK, expert_P.shape[0]).astype(jnp.int32)
+        held = {name: leaf for name, leaf in params.items() if name != "state"}
+        return Choices(placed, plan.gate_TK), held
 
     def overhead(self, T, K, E, D):
         """Moves tokens as the dispatcher within does."""

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.dispatch.contract import Dispatch, Stats, mix, no_drops, serve_slots
+from moe.dispatch.parallel import gather_tokens
 from moe.dispatch.rows import combine_rows, take_rows
 from moe.kernels.contract import Groups, Kernel
 from moe.kernels.grouped import PerPlatform, grouped_product
@@ -47,6 +48,12 @@ class Ragged(Dispatch):
             order.size_E.sum() / jnp.maximum(groups.computed, 1),
         )
         return y_TD, stats
+
+    def exchange(self, plan, x_TD, experts, params, E, size):
+        """Gathers the tokens of all devices, as `ring` does: exact, whatever the load."""
+        if not isinstance(plan, Choices):
+            return super().exchange(plan, x_TD, experts, params, E, size)
+        return gather_tokens(self, plan, x_TD, experts, params, E, size)
 
     def overhead(self, T, K, E, D):
         """Moves rows by gathers, without a matrix product."""

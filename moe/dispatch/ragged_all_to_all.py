@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from moe.dispatch.contract import Stats
 from moe.dispatch.exchange import Traffic, exchange
 from moe.dispatch.limited import Limited
-from moe.dispatch.parallel import AXIS, load
+from moe.dispatch.parallel import load
 from moe.dispatch.ragged import sort_choices
 from moe.dispatch.rows import combine_rows, take_rows
 from moe.routing import Choices
+from moe.sharding import EXPERT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,16 +33,16 @@ class RaggedAllToAll(Limited):
         own, R = E // size, plan.expert_TK.size
         rows = min(size * R, math.ceil(self.capacity_factor * R - 1e-9))
         order = sort_choices(plan, E)
-        count_PE = jax.lax.all_gather(order.size_E, AXIS)
+        count_PE = jax.lax.all_gather(order.size_E, EXPERT)
         traffic = plan_traffic(count_PE, rows)
         sent_RD = take_rows(x_TD, order.token_R, order.row_TK)
-        received_RD = exchange(sent_RD, traffic, rows, AXIS)
+        received_RD = exchange(sent_RD, traffic, rows, EXPERT)
         theirs = Choices(received_experts(count_PE, rows)[:, None], jnp.ones((rows, 1)))
         served_RD, stats = self.local(theirs, received_RD, experts, params, own)
-        back_RD = exchange(served_RD, traffic.back, R, AXIS)
+        back_RD = exchange(served_RD, traffic.back, R, EXPERT)
         gate_TK = jnp.where(plan.expert_TK < E, plan.gate_TK, 0)
         y_TD = combine_rows(back_RD, gate_TK, order.token_R, order.rank_R, order.row_TK)
-        mine, to_TK = jax.lax.axis_index(AXIS), jnp.minimum(plan.expert_TK, E - 1) // own
+        mine, to_TK = jax.lax.axis_index(EXPERT), jnp.minimum(plan.expert_TK, E - 1) // own
         sent_TK = order.row_TK - traffic.start_PP[mine][to_TK] < traffic.count_PP[mine][to_TK]
         left_TK = ~sent_TK & (plan.expert_TK < E)
         rest_TD, dropped_K = self.answer(left_TK, plan, x_TD, experts, params, E, size)
@@ -64,7 +65,7 @@ def received_experts(count_PE: jax.Array, rows: int) -> jax.Array:
     """
     P, E = count_PE.shape
     own = E // P
-    mine = jax.lax.axis_index(AXIS) * own
+    mine = jax.lax.axis_index(EXPERT) * own
     count_R = jax.lax.dynamic_slice_in_dim(count_PE, mine, own, axis=1).reshape(P * own)
     end_R = jnp.cumsum(count_R)
     run_R = jnp.searchsorted(end_R, jnp.arange(rows), side="right")

@@ -10,6 +10,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from moe import sharding
 from moe.losses import Losses, check_weight
 from moe.routers.noise import FixedNoise, Gumbel, Jitter, LearnedNoise, Noise, NoNoise
 from moe.routers.scores import Score, Sigmoid, Softmax
@@ -128,7 +129,8 @@ class TopK(Router):
         if self.group_score == "max":
             rank = grouped.max(axis=-1)
         else:
-            rank = jax.lax.top_k(grouped, 2)[0].sum(axis=-1)
+            rows = grouped.reshape(T * self.groups, E // self.groups)
+            rank = largest(rows, 2)[0].sum(axis=-1).reshape(T, self.groups)
         kept = jax.nn.one_hot(choose(rank, self.groups_kept), self.groups, dtype=bool).any(axis=1)
         return jnp.where(kept[:, :, None], grouped, -jnp.inf).reshape(T, E)
 
@@ -219,9 +221,14 @@ def choose(preference_TE: jax.Array, k: int) -> jax.Array:
 def largest(value_TE: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """The k largest of each row and their places, ties to the lowest place.
 
-    Barriers keep XLA:CPU from turning a slice of the result into a full sort. Each result has its
-    own: on a pair the partitioner over devices fails.
+    Barriers keep XLA:CPU from turning a slice of the result into a full sort. On a mesh every
+    device ranks its own rows.
     """
+    if sharding.sizes():
+        place_TK = sharding.by_row(
+            lambda rows: jax.lax.top_k(rows, k)[1], jax.lax.stop_gradient(value_TE)
+        )
+        return take(value_TE, place_TK), place_TK
     value_TK, place_TK = jax.lax.top_k(value_TE, k)
     return jax.lax.optimization_barrier(value_TK), jax.lax.optimization_barrier(place_TK)
 

@@ -1,0 +1,212 @@
+"""The mesh changes no number, and a step holds the collectives that theory asks for."""
+
+import contextlib
+import functools
+
+import jax
+import numpy as np
+import pytest
+from synthetic_data import SyntheticDataset
+
+from moe import compiled, mesh, sharding, train
+from moe.attention import Attention
+from moe.data import Data
+from moe.dispatch.all_to_all import AllToAll
+from moe.dispatch.einsum import Einsum
+from moe.dispatch.gather import Gather
+from moe.dispatch.oracle import Oracle
+from moe.dispatch.ragged import Ragged
+from moe.dispatch.ring import Ring
+from moe.experiment import Experiment, Train
+from moe.experts import NullExperts, SharedExpert, SwiGLU
+from moe.layer import MoE
+from moe.losses import Losses
+from moe.model import Transformer
+from moe.multihash import BlockTable, MultiHash
+from moe.routers.expert_choice import ExpertChoice
+from moe.routers.hash import Hash
+from moe.routers.loss_free import LossFree
+from moe.routers.noise import FixedNoise
+from moe.routers.top_k import TopK
+
+pytestmark = pytest.mark.multi_device
+DATASET = SyntheticDataset()
+ROUTER = LossFree(k=2, losses=Losses(load_balance=0.05, z_loss=0.01))
+DISPATCHERS = {  # 8 rows of 16 tokens are 8 groups; at capacity factor 1 a fifth is dropped
+    "einsum": Einsum(capacity_factor=1.0, group_size=16),
+    "gather": Gather(capacity_factor=1.0, group_size=16),
+    "ragged": Ragged(),
+    "ring": Ring(),
+    "all_to_all": AllToAll(capacity_factor=8.0),
+    "oracle": Oracle(),
+}
+
+
+def experiment(moe, depth=2, **changes):
+    model = Transformer(
+        vocab_size=32,
+        num_layers=depth,
+        model_width=16,
+        attention=Attention(num_heads=4, num_kv_heads=2, head_width=8),
+        ffn=SwiGLU(16),
+        moe=moe,
+        moe_layers=(depth - 1,) if moe else (),
+    )
+    fields = {"batch": 8, "steps": 20, **changes}
+    return Experiment(model, Data(sequence_length=16), train=Train(**fields))
+
+
+def layer(dispatch, router=ROUTER, **parts):
+    return MoE(num_experts=8, router=router, dispatch=dispatch, experts=SwiGLU(16), **parts)
+
+
+LAYERS = {name: layer(dispatch) for name, dispatch in DISPATCHERS.items()} | {
+    "dense": None,
+    "parts": layer(Ragged(), null=NullExperts(), shared=SharedExpert(SwiGLU(8))),
+    "expert_choice": layer(Einsum(group_size=16), ExpertChoice(), null=NullExperts()),
+    "expert_choice of a batch": layer(Ragged(), ExpertChoice()),
+    "noise": layer(Ragged(), TopK(k=2, noise=FixedNoise(), losses=Losses(load=0.1))),
+    "multihash": MultiHash(num_experts=8, router=Hash(k=2, table=BlockTable()), experts=SwiGLU(16)),
+}
+
+
+@functools.cache
+def trained(name, text=None, **changes):
+    """The state after all steps on a mesh (None: one device, no mesh), and what steps reported."""
+    run = experiment(LAYERS[name], **changes)
+    if text is not None:
+        assert mesh.obstacle(mesh.parse(text), run) is None
+    with mesh.in_use(mesh.parse(text)) if text else contextlib.nullcontext():
+        state, reports = train.init(run, DATASET.corpus), []
+        for step in range(run.train.steps):
+            state, metrics = train.train_step(run, state, DATASET.batch(0, step, 8))
+            reports.append(metrics)
+    for metrics in reports:
+        jax.tree.map(bit_equal_everywhere, metrics)
+    return jax.tree.map(np.asarray, (state, reports))
+
+
+def bit_equal_everywhere(array):
+    """Asserts that what is the same on all devices by declaration is so in fact."""
+    assert array.sharding.is_fully_replicated
+    for shard in array.addressable_shards:
+        np.testing.assert_array_equal(shard.data, array.addressable_shards[0].data)
+
+
+def assert_same(got, want):
+    """Losses and gradients to 1e-5, counts and router state exactly, after every step."""
+    for one, other in zip(got[1], want[1], strict=True):
+        for name in ("loss", "nats", "grad_norm"):
+            np.testing.assert_allclose(
+                getattr(one, name), getattr(other, name), rtol=1e-5, err_msg=name
+            )
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), one.losses,
+                     other.losses)  # fmt: skip
+        for name in ("load_NE", "dropped_N"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+    fixed, same = (train.split_state(state.params)[1] for state, _ in (got, want))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-7), fixed, same)
+    # Adam divides by the gradient's size: where that is near 0, rounding moves a step's direction.
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, atol=2e-4), got[0].params, want[0].params
+    )
+
+
+CASES = [
+    ("einsum", "data:2,expert:4"),
+    ("einsum", "fsdp:2,tensor:2"),
+    ("einsum", "expert:8"),
+    ("gather", "expert:4,tensor:2"),
+    ("gather", "data:8"),
+    ("ragged", "data:2"),
+    ("ragged", "data:4"),
+    ("ragged", "fsdp:8"),
+    ("ragged", "tensor:4"),
+    ("ragged", "fsdp:2,expert:2,tensor:2"),
+    ("ring", "data:2,expert:4"),
+    ("ring", "expert:2,tensor:4"),
+    ("all_to_all", "data:2,expert:2,tensor:2"),
+    ("all_to_all", "fsdp:2,expert:4"),
+    ("all_to_all", "expert:8"),
+    ("oracle", "data:2,expert:2,tensor:2"),
+    ("dense", "data:2,fsdp:2,tensor:2"),
+    ("dense", "expert:4"),
+    ("parts", "data:2,expert:2,tensor:2"),
+    ("expert_choice", "fsdp:2,expert:2,tensor:2"),
+    ("expert_choice of a batch", "data:2,expert:2"),
+    ("noise", "data:2,expert:2"),
+    ("multihash", "data:2,fsdp:2"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "text"), CASES)
+def test_twenty_steps_are_those_of_one_device(name, text):
+    assert_same(trained(name, text), trained(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["einsum", "ragged", "all_to_all"])
+def test_microbatches_on_a_mesh_are_one_batch_on_one_device(name):
+    assert_same(trained(name, "expert:2,tensor:2", accumulate=2), trained(name))
+
+
+def test_a_step_on_a_mesh_is_that_of_one_device():
+    few = {"depth": 1, "steps": 2}
+    assert_same(trained("ragged", "expert:2", **few), trained("ragged", **few))
+
+
+def step_text(run, text):
+    """The optimized program of a training step."""
+    with mesh.in_use(mesh.parse(text)):
+        lowered = train.lower(run)
+    return lowered.compile().as_text()
+
+
+GOLDEN = {  # how often each kind runs in a step of 2 layers, one of them with experts
+    # Gradients and, before them, what the router losses sum; the compiler joins what it can.
+    ("dense", "data:4"): {"all-reduce": 1},
+    ("ragged", "data:4"): {"all-reduce": 2},
+    # Rows there and back, forward and backward.
+    ("einsum", "expert:4"): {"all-reduce": 2, "all-to-all": 4},
+    ("gather", "expert:4"): {"all-reduce": 2, "all-to-all": 4},
+    # The same, and once the numbers of the experts of the rows.
+    ("all_to_all", "expert:4"): {"all-reduce": 2, "all-to-all": 5},
+    # Tokens, experts and gates are gathered and sums scattered; backward the other way round.
+    ("ring", "expert:4"): {"all-gather": 4, "all-reduce": 2, "reduce-scatter": 3},
+    ("ragged", "expert:4"): {"all-gather": 4, "all-reduce": 2, "reduce-scatter": 3},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "text"), GOLDEN)
+def test_a_step_holds_the_collectives_of_theory(name, text):
+    found = compiled.collectives(step_text(experiment(LAYERS[name]), text))
+    counts = {kind: count for kind, (count, _) in compiled.table(found).items()}
+    lines = "\n".join(map(str, found))
+    assert counts == GOLDEN[name, text], f"explain the change, then the table:\n{lines}"
+    weights = {"f32[8,16,16]", "f32[1,8,16,16]", "f32[2,16,16]", "f32[1,2,16,16]"}
+    gathered = {one.shape for one in found if one.kind in ("all-gather", "all-to-all")}
+    assert not gathered & weights, lines
+    if name in ("all_to_all", "einsum", "gather"):  # no device sees the tokens of all
+        assert not [one for one in found if one.kind == "all-gather"], lines
+
+
+@pytest.mark.slow
+def test_fsdp_gathers_each_weight_and_no_token():
+    found = compiled.collectives(step_text(experiment(LAYERS["ragged"]), "fsdp:4"))
+    gathered = [one.shape for one in found if one.kind == "all-gather"]
+    assert gathered.count("f32[1,8,16,16]") == 3  # w_gate, w_in, w_out: kept for the way back
+    tokens = {"f32[8,16,16]", "f32[128,16]", "f32[128,8]", "f32[8,16,32]"}
+    assert not tokens & set(gathered), gathered
+
+
+def test_every_device_holds_its_part_of_the_state():
+    run = experiment(LAYERS["ragged"])
+    with mesh.in_use(mesh.parse("fsdp:2,expert:2,tensor:2")):
+        state = train.abstract_state(run)
+    whole = sum(leaf.size for leaf in jax.tree.leaves(state))
+    part = sum(np.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(state))
+    # Experts are cut 8-fold, the rest at most 4-fold; norms and the router are whole.
+    assert 1 / 8 < part / whole < 1 / 4
+    assert sharding.sizes() == {}
