@@ -32,7 +32,7 @@ class Task:
 def run_task(task: Task, on_log: Callable[[int, dict], None]) -> None:
     """Runs the seeds of one arm one after the other, in this process.
 
-    on_log gets (seed, row) for everything that `moe.train.train` reports.
+    on_log gets (seed, row) for everything that `moe.loop.train` reports.
     """
     from moe.data.loader import load
 
@@ -49,7 +49,7 @@ def run_task(task: Task, on_log: Callable[[int, dict], None]) -> None:
 
 def run_one(task: Task, seed: int, dataset: Any, on_log: Callable[[dict], None]) -> dict:
     """Runs one experiment to its end and writes experiment.txt and result.json."""
-    from moe.train import train
+    from moe.loop import train
 
     experiment = dataclasses.replace(task.experiment, seed=seed)
     directory, text = task.directory(seed), registry.expression(experiment)

@@ -11,6 +11,7 @@ class SyntheticDataset:
 
     desks = ("ones", "twos", "threes")
     fingerprint = "synthetic"
+    tokenizer_fingerprint = "none"
 
     def __init__(self, vocab_size=32, length=16, windows=5):
         self.vocab_size, self.length, self.windows = vocab_size, length, windows

@@ -52,6 +52,7 @@ class Dataset:
       desks, classes: names; a finer class is spelled desk/name.
       vocab_size: number of ids; the last one ends a document.
       fingerprint: SHA-256 of corpus, split, tokeniser and tokens.
+      tokenizer_fingerprint: SHA-256 of the tokeniser alone.
       count_V: int64, how often each id stands in the training tokens.
       byte_V: int64, bytes of each id's text; 0 for the end of a document.
       windows: number of training windows, an epoch.
@@ -63,6 +64,7 @@ class Dataset:
         self.tokens, self.data = tokens, data
         self.desks, self.classes = tokens.desks, tokens.classes
         self.fingerprint = tokens.fingerprint
+        self.tokenizer_fingerprint = tokens.tokenizer.fingerprint
         self.vocab_size = tokens.tokenizer.vocab_size
         self.byte_V = tokens.tokenizer.byte_V
         self.count_V = np.bincount(tokens.train.id, minlength=self.vocab_size)
