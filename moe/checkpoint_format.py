@@ -7,6 +7,7 @@ import json
 import logging
 import pathlib
 import platform
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -81,13 +82,25 @@ def one_line(error: Exception) -> str:
 
 def open_orbax(before_naming: Callable[[], None] | None = None) -> ocp.AsyncCheckpointer:
     """Reads and writes checkpoints; to be closed. The callback comes when all files are written."""
-    logging.getLogger("absl").addFilter(_not_of_orbax)
+    _hush()
     options = ocp.options.AsyncOptions(post_finalization_callback=before_naming)
     return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), async_options=options)
 
 
+def _hush() -> None:
+    """A failure of orbax is pages of logs, and writes that end after their loop; ours is a line."""
+    logging.getLogger("absl").addFilter(_not_of_orbax)
+    before = sys.unraisablehook
+    if getattr(before, "__module__", "") != __name__:
+
+        def hook(found):
+            if "Event loop is closed" not in str(found.exc_value):
+                before(found)
+
+        sys.unraisablehook = hook
+
+
 def _not_of_orbax(record: logging.LogRecord) -> bool:
-    """Its logs of a failure are pages long; `Checkpoints` says it in a line."""
     return "orbax" not in pathlib.Path(record.pathname).parts
 
 
