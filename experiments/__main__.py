@@ -3,17 +3,17 @@
 Every mistake is one line on stderr and exit code 2. Nothing heavy is imported before it is needed.
 """
 
-import errno
 import pathlib
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from absl import flags
 
 from experiments import commands
-from experiments.request import known_size, parse_name, request
+from experiments.interrupts import Interrupted
+from experiments.mistakes import is_mistake, line
+from experiments.request import known_size, parse_name, request, watch
 from moe.registry import no_such
 
 _SIZE = flags.DEFINE_string("size", "tiny", "which size of the study")
@@ -26,11 +26,9 @@ _JOBS = flags.DEFINE_integer(
 )
 _SHAPE = flags.DEFINE_multi_string("shape", [], "of `bench layer`: T,D,F,E,k; repeatable")
 _SKEWS = flags.DEFINE_list("skews", ["uniform"], "of `bench layer`: uniform, zipf, one, empty")
-_OURS = (_SIZE, _ARMS, _SEEDS, _SET, _WORKDIR, _JOBS, _SHAPE, _SKEWS)
-
-# Failures of the machine, not of the program: permission, full disk, read-only file system.
-_ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EDQUOT}
-_PACKAGES = [pathlib.Path(__file__).parent.parent / p for p in ("moe", "configs", "experiments")]
+_PROFILE = flags.DEFINE_string("profile", None, "first and last step of a profile, as 10:12")
+_WANDB = flags.DEFINE_string("wandb", None, "the Weights & Biases project that gets the metrics")
+_OURS = (_SIZE, _ARMS, _SEEDS, _SET, _WORKDIR, _JOBS, _PROFILE, _WANDB, _SHAPE, _SKEWS)
 
 
 @dataclass(frozen=True)
@@ -67,9 +65,10 @@ def _run(words: Sequence[str]) -> None:
     asked = request(
         study, arms or _ARMS.value, _SIZE.value, _SEEDS.value, _SET.value, _WORKDIR.value
     )
+    watched = watch(_PROFILE.value, _WANDB.value, asked)
     from experiments import run
 
-    run.run(*asked, jobs=_JOBS.value)
+    run.run(*asked, jobs=_JOBS.value, **watched)
     _publish(asked.workdir)
 
 
@@ -129,7 +128,7 @@ COMMANDS = {
         _run,
         "STUDY[/ARM]",
         "train (or resume) the arms, print the table, write the page",
-        ("size", "arms", "seeds", "set", "workdir", "jobs"),
+        ("size", "arms", "seeds", "set", "workdir", "jobs", "profile", "wandb"),
     ),
     "report": Command(_report, "DIR", "write the table, figures and page of a study again"),
     "diff": Command(
@@ -204,15 +203,6 @@ def _command(words: Sequence[str]) -> Command:
     return command
 
 
-def is_mistake(error: Exception) -> bool:
-    """Whether our own code raised it on purpose, or the machine refused; the rest are bugs."""
-    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
-        return True
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    ours = any(pathlib.Path(frame.filename).is_relative_to(package) for package in _PACKAGES)
-    return ours and frame.line.startswith("raise ")
-
-
 def main(argv: Sequence[str]) -> int:
     """Runs one command line, argv[0] being the program; returns the exit code."""
     if any(word == "-h" or word.startswith("--help") for word in argv):
@@ -224,8 +214,11 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, OSError) as error:
         if not is_mistake(error):
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {line(error)}", file=sys.stderr)
         return 2
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return 0
     except KeyboardInterrupt:
         print("error: interrupted; the same command resumes a run", file=sys.stderr)
         return 130

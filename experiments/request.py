@@ -1,5 +1,6 @@
 """From the words of a command to checked experiments: names, sizes, seeds, overrides, folders."""
 
+import importlib.util
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -88,6 +89,10 @@ def request(
     """Checks everything that a run is asked for, before anything compiles or is written."""
     if not workdir:
         raise ValueError(f"--workdir: is missing; name a folder, as --workdir=runs/{study_name}")
+    if "://" in workdir:
+        raise ValueError(
+            f"--workdir={workdir}: must be a folder, which locks and appends need; mount the bucket"
+        )
     place = pathlib.Path(workdir)
     for folder in [place, *place.parents]:
         if folder.exists() and not folder.is_dir():
@@ -114,3 +119,22 @@ def _seeds(texts: Sequence[str]) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"{given}: names a seed twice")
     return seeds
+
+
+def watch(profile: str | None, wandb: str | None, asked: Request) -> dict:
+    """What is recorded besides: the arguments profile and wandb of `experiments.run.run`."""
+    if wandb is not None and not wandb:
+        raise ValueError("--wandb=: must name a project")
+    if wandb and importlib.util.find_spec("wandb") is None:
+        raise ValueError(f"--wandb={wandb}: needs a package that is missing; pip install wandb")
+    if profile is None:
+        return {"profile": None, "wandb": wandb}
+    parts = profile.split(":")
+    steps = [int(part) for part in parts if part.isascii() and part.isdigit()]
+    chosen = resolve(asked.study, asked.arms, asked.size, asked.overrides)
+    last = min(experiment.train.steps for experiment in chosen.values())
+    if len(parts) != 2 or len(steps) != 2 or not 1 <= steps[0] <= steps[1] <= last:
+        raise ValueError(
+            f"--profile={profile}: must be FIRST:LAST with 1 <= FIRST <= LAST <= train.steps={last}"
+        )
+    return {"profile": tuple(steps), "wandb": wandb}

@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections.abc import Callable, Sequence
 
-from experiments import workers
+from experiments import lock, workers
 from experiments.request import resolve
 from experiments.task import Task, write
 from moe import registry
@@ -21,6 +21,8 @@ def run(
     workdir: str | os.PathLike,
     jobs: int = 0,
     on_log: Callable[[str, int, dict], None] | None = None,
+    profile: tuple[int, int] | None = None,
+    wandb: str | None = None,
 ) -> None:
     """Trains what is not there yet; leaves results where `experiments.report` reads them.
 
@@ -30,21 +32,26 @@ def run(
         none (the arms one after the other in this process) with an accelerator.
       on_log: gets (arm, seed, row) for every row of a run, as it happens, in this process; the
         arms then run in this process too. For notebooks that draw while they train.
+      profile: first and last step of a profile of every run, in its folder.
+      wandb: the project of Weights & Biases that gets the metrics too.
 
     Raises ValueError, before anything is written, for bad input and for a workdir that holds
-    other experiments.
+    other experiments or is in use; Interrupted when a signal stopped the runs, which then have
+    saved. A second signal raises KeyboardInterrupt at once.
     """
     workdir = pathlib.Path(workdir)
     experiments = resolve(study_name, arms, size, overrides)
     tasks = [
-        Task(study_name, size, arm, experiment, tuple(seeds), workdir)
+        Task(study_name, size, arm, experiment, tuple(seeds), workdir, profile, wandb)
         for arm, experiment in experiments.items()
     ]
     for task in tasks:
         for seed in task.seeds:
             _same_experiment(task, seed)
-    _write_study(study_name, size, tuple(experiments), seeds, overrides, workdir)
-    workers.run(tasks, jobs, on_log)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with lock.hold(workdir):
+        _write_study(study_name, size, tuple(experiments), seeds, overrides, workdir)
+        workers.run(tasks, jobs, on_log)
 
 
 def _same_experiment(task: Task, seed: int) -> None:
@@ -83,5 +90,4 @@ def _write_study(study_name, size, arms, seeds, overrides, workdir) -> None:
     known = [arm for arm, _ in study.arms if arm in arms or arm in before.get("arms", {})]
     record["arms"] = {arm: dict(study.arms)[arm] for arm in known}
     record["seeds"] = sorted({*seeds, *before.get("seeds", [])})
-    workdir.mkdir(parents=True, exist_ok=True)
     write(path, json.dumps(record, indent=1) + "\n")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from experiments import lock
 from moe import registry
 
 
@@ -23,47 +24,68 @@ class Task:
     experiment: Any  # seed 0
     seeds: tuple[int, ...]
     workdir: pathlib.Path
+    profile: tuple[int, int] | None = None  # first and last step
+    wandb: str | None = None  # project
 
     def directory(self, seed: int) -> pathlib.Path:
         """Where the run of that seed lives."""
         return self.workdir / self.arm / f"seed{seed}"
 
 
-def run_task(task: Task, on_log: Callable[[int, dict], None]) -> None:
+def run_task(
+    task: Task, on_log: Callable[[int, dict], None], stop: Callable[[], bool] = lambda: False
+) -> None:
     """Runs the seeds of one arm one after the other, in this process.
 
-    on_log gets (seed, row) for everything that `moe.loop.train` reports.
+    on_log gets (seed, row) for everything that `moe.loop.train` reports, and rows of kind
+    "diverged", "stopped" and "finished"; stop is that of `train`.
     """
     from moe.data.loader import load
+    from moe.loop import Stopped
 
     todo = [seed for seed in task.seeds if not (task.directory(seed) / "result.json").exists()]
-    if not todo:
+    if not todo or stop():
         return
     dataset = load(task.experiment.data, task.experiment.model.vocab_size)
     for seed in todo:
         try:
-            run_one(task, seed, dataset, lambda row, seed=seed: on_log(seed, row))
+            run_one(task, seed, dataset, lambda row, seed=seed: on_log(seed, row), stop)
         except FloatingPointError as error:
             on_log(seed, {"kind": "diverged", "message": str(error)})
+        except Stopped as stopped:
+            on_log(seed, {"kind": "stopped", "step": stopped.step})
+            return
 
 
-def run_one(task: Task, seed: int, dataset: Any, on_log: Callable[[dict], None]) -> dict:
+def run_one(
+    task: Task,
+    seed: int,
+    dataset: Any,
+    on_log: Callable[[dict], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> dict:
     """Runs one experiment to its end and writes experiment.txt and result.json."""
+    from moe import goodput
     from moe.loop import train
+    from moe.metrics import Watch
 
     experiment = dataclasses.replace(task.experiment, seed=seed)
     directory, text = task.directory(seed), registry.expression(experiment)
     directory.mkdir(parents=True, exist_ok=True)
-    write(directory / "experiment.txt", text)
-    trained = train(experiment, dataset, directory, text, on_log)
-    result = _result(task, experiment, dataset, trained)
-    write(directory / "result.json", json.dumps(result, indent=1) + "\n")
+    watch = Watch(task.profile, task.wandb, f"{task.study}/{task.arm}/seed{seed}")
+    with lock.hold(directory, patience_s=60):  # processes of a killed run may be about to die
+        write(directory / "experiment.txt", text)
+        trained = train(experiment, dataset, directory, text, on_log, stop, watch)
+        result = _result(task, experiment, dataset, trained)
+        write(directory / "result.json", json.dumps(result, indent=1) + "\n")
+    on_log({"kind": "finished", "message": goodput.line(trained.seconds)})
     return result
 
 
 def _result(task: Task, experiment: Any, dataset: Any, trained: Any) -> dict:
-    from moe import cost
+    from moe import cost, goodput
     from moe.data import ngram
+    from moe.loop import utilisation
 
     account, evaluation = cost.account(experiment), trained.evaluation
     tokens_per_step = experiment.train.batch * experiment.data.sequence_length
@@ -92,6 +114,9 @@ def _result(task: Task, experiment: Any, dataset: Any, trained: Any) -> dict:
             "step_s": trained.step_s,
             "tokens_per_s": tokens_per_step / trained.step_s,
             "peak_memory_bytes": _peak_memory(),
+            "seconds": trained.seconds,
+            "goodput": goodput.goodput(trained.seconds),
+            "mfu": utilisation(experiment, tokens_per_step / trained.step_s),
         },
         "environment": environment(dataset.fingerprint),
     }

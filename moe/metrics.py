@@ -94,7 +94,8 @@ class _Wandb:
     """Weights & Biases; a run that resumes goes on there under the same id."""
 
     def __init__(self, directory: pathlib.Path, watch: Watch):
-        wandb = import_wandb()
+        import wandb  # only with its flag
+
         digest = hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:16]
         self._run = wandb.init(
             project=watch.wandb, name=watch.name, id=digest, resume="allow", dir=str(directory)
@@ -106,15 +107,6 @@ class _Wandb:
 
     def close(self) -> None:
         self._run.finish()
-
-
-def import_wandb():
-    """The package, which only this flag needs; raises ValueError, one line, without it."""
-    try:
-        import wandb
-    except ImportError:
-        raise ValueError("--wandb: needs a package that is missing; pip install wandb") from None
-    return wandb
 
 
 class _Events:

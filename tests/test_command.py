@@ -435,7 +435,7 @@ def test_help_names_every_command_and_flag(words, call):
     assert (code, err) == (0, "")
     for name in command.COMMANDS:
         assert f"\n  {name} " in out
-    for name in ("size", "arms", "seeds", "set", "workdir", "jobs"):
+    for name in ("size", "arms", "seeds", "set", "workdir", "jobs", "profile", "wandb"):
         assert f"\n  --{name}=" in out
     assert "examples:" in out and max(map(len, out.splitlines())) <= 100
 
@@ -582,7 +582,7 @@ def test_run_hands_on_what_was_asked_for(call, handed_on, tmp_path):
     overrides = ("train.steps=5", "model.moe.num_experts=4")
     asked = (STUDY, ("top1", "dense"), "tiny", (4, 0), overrides, workdir)
     assert handed_on == [
-        ("run", asked, {"jobs": 2}),
+        ("run", asked, {"jobs": 2, "profile": None, "wandb": None}),
         ("report", (workdir,), {}),
         ("table", (workdir,), {}),
     ]

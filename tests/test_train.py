@@ -153,10 +153,10 @@ def test_seeds_give_different_parameters_and_layers_different_tables():
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     run = experiment(None, steps=8)
     run = dataclasses.replace(run, optimizer=Optimizer(learning_rate=1e30, clip=0.0))
-    with pytest.raises(FloatingPointError, match="loss=nan at step 2 in .*lower optimizer.learn"):
+    with pytest.raises(FloatingPointError, match="loss=nan at step 3 in .*lower optimizer.learn"):
         loop.train(run, DATASET, tmp_path, "text")
     row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
-    assert row["step"] == 2 and not np.isfinite(row["nats"])
+    assert row["step"] == 3 and not np.isfinite(row["nats"])
 
 
 def test_evaluation_counts_each_window_once():
