@@ -48,7 +48,10 @@ def run(
     for task in tasks:
         for seed in task.seeds:
             _same_experiment(task, seed)
-    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--workdir={workdir}: cannot be made ({error.strerror})") from error
     with lock.hold(workdir):
         _write_study(study_name, size, tuple(experiments), seeds, overrides, workdir)
         workers.run(tasks, jobs, on_log)
@@ -81,7 +84,7 @@ def _write_study(study_name, size, arms, seeds, overrides, workdir) -> None:
         "baseline": study.baseline,
         "overrides": list(overrides),
     }
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    before = _study_there(path)
     for key, value in record.items():
         if key in before and before[key] != value:
             raise ValueError(
@@ -91,3 +94,17 @@ def _write_study(study_name, size, arms, seeds, overrides, workdir) -> None:
     record["arms"] = {arm: dict(study.arms)[arm] for arm in known}
     record["seeds"] = sorted({*seeds, *before.get("seeds", [])})
     write(path, json.dumps(record, indent=1) + "\n")
+
+
+def _study_there(path: pathlib.Path) -> dict:
+    """What study.json says; raises ValueError, one line, when that is of no use."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        dict(found["arms"]), sorted({0, *found["seeds"]})
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: is damaged ({type(error).__name__}: {error}); repair or remove it"
+        ) from error
+    return found

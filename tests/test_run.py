@@ -117,7 +117,7 @@ def test_a_run_that_diverges_does_not_stop_the_others(synthetic, tmp_path, capsy
         arms=("dense", "top1"),
         overrides=["optimizer.learning_rate=1e30", "optimizer.clip=0"],
     )
-    assert "loss=nan at step 3" in capsys.readouterr().err
+    assert "is not finite at step 2: the run stops" in capsys.readouterr().err
     assert not (tmp_path / "bad/dense/seed0/result.json").exists()
     with pytest.raises(ValueError, match="no finished run"):
         report.report(tmp_path / "bad")
@@ -128,7 +128,7 @@ def test_tasks_go_to_processes_dearest_first_and_their_rows_come_back(
 ):
     sent = []
 
-    def here(tasks, jobs, progress):
+    def here(tasks, jobs, progress, request):
         sent.append(([task.arm for task in tasks], jobs))
         for task in tasks:
             progress.take(task.arm, 0, {"kind": "step", "step": 6})
