@@ -1,4 +1,4 @@
-"""What a run says of itself: peaks and MFU, goodput, progress, profiles, Weights & Biases, locks."""
+"""What a run says of itself: MFU, goodput, progress, profiles, Weights & Biases; signals, locks."""
 
 import importlib.machinery
 import signal
