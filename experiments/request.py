@@ -133,8 +133,8 @@ def _seeds(texts: Sequence[str]) -> tuple[int, ...]:
 
 def watch(profile: str | None, wandb: str | None, asked: Request) -> dict:
     """What is recorded besides: the arguments profile and wandb of `experiments.run.run`."""
-    if wandb is not None and not wandb:
-        raise ValueError("--wandb=: must name a project")
+    if wandb is not None and (not wandb or set(wandb) & set("/\\#?%:")):
+        raise ValueError(f"--wandb={wandb}: must be the name of a project, without / \\ # ? % :")
     if wandb and importlib.util.find_spec("wandb") is None:
         raise ValueError(f"--wandb={wandb}: needs a package that is missing; pip install wandb")
     if profile is None:

@@ -14,6 +14,9 @@ from experiments import lock
 from moe import registry
 
 
+DIVERGED = "diverged.txt"  # in the folder of a run that stopped for a number that is not finite
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """One arm of a study at some seeds, which share a compilation."""
@@ -51,6 +54,7 @@ def run_task(
         try:
             run_one(task, seed, dataset, lambda row, seed=seed: on_log(seed, row), stop)
         except FloatingPointError as error:
+            write(task.directory(seed) / DIVERGED, f"{error}\n")
             on_log(seed, {"kind": "diverged", "message": str(error)})
         except Stopped as stopped:
             on_log(seed, {"kind": "stopped", "step": stopped.step})
@@ -75,6 +79,7 @@ def run_one(
     watch = Watch(task.profile, task.wandb, f"{task.study}/{task.arm}/seed{seed}")
     with lock.hold(directory, patience_s=60):  # processes of a killed run may be about to die
         write(directory / "experiment.txt", text)
+        (directory / DIVERGED).unlink(missing_ok=True)
         trained = train(experiment, dataset, directory, text, on_log, stop, watch)
         result = _result(task, experiment, dataset, trained)
         write(directory / "result.json", json.dumps(result, indent=1) + "\n")

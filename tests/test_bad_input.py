@@ -156,12 +156,12 @@ def words():
         yield Bad((*run, f"--jobs={jobs}"), "--jobs=")
     for profile in ("", "1", "1:", ":2", "0:1", "2:1", "a:b", "1:2:3", "1:999999", "-1:2", "1-2"):
         yield Bad((*run, f"--profile={profile}"), "--profile=")
-    for wandb in ("", "a project"):
+    for wandb in ("", "a/b", "a:b", "100%"):
         yield Bad((*run, f"--wandb={wandb}"), "--wandb=")
     for place in (
         *("", "gs://bucket/x", "s3://bucket/x", "http://host/x", "file:///x", "{tmp}/file"),
         *("{tmp}/file/below", "{tmp}/nul\0", "{tmp}/" + "long" * 100, "{tmp}/study", "/dev/null"),
-        *("{tmp}/no-json", "{tmp}/other", "{tmp}/list", "{tmp}/runs", "/proc/x"),
+        *("{tmp}/no-json", "{tmp}/other", "{tmp}/list", "{tmp}/runs"),
     ):
         yield Bad(("run", STUDY, f"--workdir={place}"), place.split("/")[-1].split("\0")[0][:20])
     for assignment in ("", "=", "x", "=1", "train.steps", "seed=1", "train..steps=1", ".=1"):

@@ -12,7 +12,7 @@ import pytest
 from synthetic_data import SyntheticDataset
 from test_train import DATASET, experiment
 
-from experiments import interrupts, lock, progress
+from experiments import interrupts, lock, progress, request
 from experiments.task import Task
 from moe import accelerators, checkpoint, goodput, loop, metrics
 
@@ -209,6 +209,14 @@ def test_weights_and_biases_by_a_stand_in(tmp_path, monkeypatch):
     assert rows == [(3, {"train/loss": 1.5}), "finished"] * 2
 
 
+def test_weights_and_biases_not_installed_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(request.importlib.util, "find_spec", lambda name: None)
+    asked = request.request("dense_topk_hash", ["top1"], "tiny", ["0"], [], str(tmp_path))
+    with pytest.raises(ValueError, match="^--wandb=mine: needs a package that is missing; pip ins"):
+        request.watch(None, "mine", asked)
+    assert request.watch("3:5", None, asked) == {"profile": (3, 5), "wandb": None}
+
+
 def test_a_folder_is_held_by_one(tmp_path):
     with lock.hold(tmp_path):
         with pytest.raises(ValueError, match=f"--workdir={tmp_path}: is in use by process .* on "):
@@ -231,15 +239,15 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, capsys):
 def test_signals_ask_first_and_then_stop(monkeypatch):
     monkeypatch.setattr(interrupts.os, "write", lambda place, text: None)
     before = signal.getsignal(signal.SIGTERM)
-    with interrupts.listening() as request:
+    with interrupts.listening() as asked:
         called = []
-        request.also = lambda: called.append(1)
+        asked.also = lambda: called.append(1)
         signal.raise_signal(signal.SIGTERM)
-        assert request.asked and called == [1]
+        assert asked.asked and called == [1]
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    with interrupts.listening() as request:
-        request.nothing_to_save = True
+    with interrupts.listening() as asked:
+        asked.nothing_to_save = True
         with pytest.raises(interrupts.Interrupted, match="before the first step"):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == before

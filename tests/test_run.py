@@ -12,7 +12,7 @@ import time
 import pytest
 from synthetic_data import SyntheticDataset
 
-from experiments import bench, live, report, run, workers
+from experiments import bench, live, report, run, runs, workers
 from moe.data import loader, ngram
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -119,6 +119,8 @@ def test_a_run_that_diverges_does_not_stop_the_others(synthetic, tmp_path, capsy
     )
     assert "is not finite at step 2: the run stops" in capsys.readouterr().err
     assert not (tmp_path / "bad/dense/seed0/result.json").exists()
+    assert "at step 2" in (tmp_path / "bad/dense/seed0/diverged.txt").read_text()
+    assert runs._run(tmp_path / "bad", "dense", 0, {}, []).status == runs.DIVERGED
     with pytest.raises(ValueError, match="no finished run"):
         report.report(tmp_path / "bad")
 
