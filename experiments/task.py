@@ -13,7 +13,6 @@ from typing import Any
 from experiments import lock
 from moe import registry
 
-
 DIVERGED = "diverged.txt"  # in the folder of a run that stopped for a number that is not finite
 
 
