@@ -83,7 +83,7 @@ def left(workdir):
         for line in (run / "metrics.jsonl").read_text().splitlines()
     ]
     result = json.loads((run / "result.json").read_text())
-    del result["timing"]
+    del result["timing"], result["environment"]["commit"]  # somebody may commit meanwhile
     orbax = open_orbax()
     record = read_record(orbax, run / f"checkpoints/{STEPS}")
     orbax.close()
@@ -143,11 +143,11 @@ def test_kill_9_at_random_moments_changes_nothing(undisturbed, tmp_path):
 def test_a_signal_saves_the_step_and_says_how_to_resume(number, undisturbed, tmp_path):
     process = started(tmp_path, "--set=train.save_every=40")
     wait_for(process, lambda: step_of(tmp_path) >= 7)
-    began = time.monotonic()
     process.send_signal(number)
+    sent = step_of(tmp_path)
     code, err = ended(process)
     step = step_of(tmp_path)
-    assert (code, time.monotonic() - began < 20) == (0, True), err
+    assert code == 0 and sent <= step <= sent + 1, err  # the step that was under way
     assert checkpoint.steps(tmp_path / "top1/seed0/checkpoints") == [0, step] and step < STEPS
     assert err.splitlines()[-1] == (
         f"stopped, saved: top1 seed 0 at step {step}; the same command resumes"
