@@ -3,58 +3,18 @@
 Every mistake is one line on stderr and exit code 2. Nothing heavy is imported before it is needed.
 """
 
-import errno
 import pathlib
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from absl import flags
 
-from experiments import commands
-from experiments.request import Request, known_size, parse_name, request, resolve
+from experiments import benchmarks, commands, options
+from experiments.interrupts import Interrupted
+from experiments.mistakes import is_mistake, line
+from experiments.request import Request, parse_name, request, resolve, watch
 from moe.registry import no_such
-
-_SIZE = flags.DEFINE_string("size", "tiny", "which size of the study")
-_ARMS = flags.DEFINE_list("arms", None, "run only these arms, separated by commas")
-_SEEDS = flags.DEFINE_list("seeds", None, "run these seeds instead of the study's own")
-_SET = flags.DEFINE_multi_string("set", [], "change a field, as --set train.steps=200; repeatable")
-_WORKDIR = flags.DEFINE_string("workdir", None, "where a run keeps its files; it resumes them")
-_JOBS = flags.DEFINE_integer(
-    "jobs", 0, "runs at the same time, each a process; 0 decides by itself", lower_bound=0
-)
-_SHAPE = flags.DEFINE_multi_string("shape", [], "of `bench layer`: T,D,F,E,k; repeatable")
-_DTYPE = flags.DEFINE_string("dtype", "float32", "of `bench layer`: float32, bf16")
-_SKEWS = flags.DEFINE_list("skews", ["uniform"], "of `bench layer`: uniform, zipf, one, empty")
-_MESH = flags.DEFINE_string("mesh", None, "devices by axis, as data:2,expert:4, or auto")
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of process 0 of several, or auto"
-)
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many train together")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this one is, from 0")
-_COMPILE_FOR = flags.DEFINE_string(
-    "compile-for", None, "a TPU slice that need not be there: v5e:4x4"
-)
-_TOGETHER = (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID)
-_OURS = (
-    _SIZE,
-    _ARMS,
-    _SEEDS,
-    _SET,
-    _WORKDIR,
-    _JOBS,
-    _SHAPE,
-    _SKEWS,
-    _DTYPE,
-    _MESH,
-    _COMPILE_FOR,
-    *_TOGETHER,
-)
-
-# Failures of the machine, not of the program: permission, full disk, read-only file system.
-_ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EDQUOT}
-_PACKAGES = [pathlib.Path(__file__).parent.parent / p for p in ("moe", "configs", "experiments")]
 
 
 @dataclass(frozen=True)
@@ -78,56 +38,66 @@ def _list(words: Sequence[str]) -> None:
 
 def _show(words: Sequence[str]) -> None:
     study, arms = parse_name(words[0])
-    if _COMPILE_FOR.value is not None:
+    if options.COMPILE_FOR.value is not None:
         from experiments import ahead
 
-        mesh = _MESH.value or "auto"
-        print(ahead.sheet(study, arms, _SIZE.value, _SET.value, mesh, _COMPILE_FOR.value))
+        mesh = options.MESH.value or "auto"
+        print(
+            ahead.sheet(
+                study, arms, options.SIZE.value, options.SET.value, mesh, options.COMPILE_FOR.value
+            )
+        )
         return
-    if _MESH.value is not None:
-        raise ValueError(f"--mesh={_MESH.value}: show takes it beside --compile-for")
+    if options.MESH.value is not None:
+        raise ValueError(f"--mesh={options.MESH.value}: show takes it beside --compile-for")
     if arms is None:
-        print(commands.study_table(study, _SIZE.value, _SET.value))
+        print(commands.study_table(study, options.SIZE.value, options.SET.value))
     else:
-        print(commands.arm_sheet(study, arms[0], _SIZE.value, _SET.value))
+        print(commands.arm_sheet(study, arms[0], options.SIZE.value, options.SET.value))
 
 
 def _run(words: Sequence[str]) -> None:
     study, arms = parse_name(words[0])
-    if arms is not None and _ARMS.value is not None:
-        raise ValueError(f"--arms={','.join(_ARMS.value)}: {words[0]} names an arm already")
+    if arms is not None and options.ARMS.value is not None:
+        raise ValueError(f"--arms={','.join(options.ARMS.value)}: {words[0]} names an arm already")
     asked = request(
-        study, arms or _ARMS.value, _SIZE.value, _SEEDS.value, _SET.value, _WORKDIR.value
+        study,
+        arms or options.ARMS.value,
+        options.SIZE.value,
+        options.SEEDS.value,
+        options.SET.value,
+        options.WORKDIR.value,
     )
+    watched = watch(options.PROFILE.value, options.WANDB.value, asked)
     mesh = _mesh(asked)
     from experiments import run
     from moe.mesh import is_first
 
-    run.run(*asked, jobs=_JOBS.value, mesh=mesh)
+    run.run(*asked, jobs=options.JOBS.value, mesh=mesh, **watched)
     if is_first():
         _publish(asked.workdir)
 
 
 def _mesh(asked: Request):
     """The mesh that the flags name, its devices there, or None; joins the other processes."""
-    if _COORDINATOR.value is None:
-        for flag in (_NUM_PROCESSES, _PROCESS_ID):
+    if options.COORDINATOR.value is None:
+        for flag in (options.NUM_PROCESSES, options.PROCESS_ID):
             if flag.value is not None:
                 raise ValueError(f"--{flag.name}={flag.value}: needs --coordinator=HOST:PORT")
-        if _MESH.value is None:
+        if options.MESH.value is None:
             return None
-    if _JOBS.present:
-        raise ValueError(f"--jobs={_JOBS.value}: on a mesh the arms run one after the other")
+    if options.JOBS.present:
+        raise ValueError(f"--jobs={options.JOBS.value}: on a mesh the arms run one after the other")
     from moe import mesh
 
-    text = _MESH.value or "auto"
+    text = options.MESH.value or "auto"
     experiments = resolve(asked.study, asked.arms, asked.size, asked.overrides)
     if text != "auto":
         mesh.choose(text, experiments, None)
-    if _COORDINATOR.value is not None:
-        mesh.join(*(flag.value for flag in _TOGETHER))
-    alone = _COORDINATOR.value is None
-    return mesh.provide(text, experiments, 1 if alone else _NUM_PROCESSES.value)
+    if options.COORDINATOR.value is not None:
+        mesh.join(*(flag.value for flag in options.TOGETHER))
+    alone = options.COORDINATOR.value is None
+    return mesh.provide(text, experiments, 1 if alone else options.NUM_PROCESSES.value)
 
 
 def _report(words: Sequence[str]) -> None:
@@ -144,45 +114,7 @@ def _publish(directory: pathlib.Path) -> None:
 
 
 def _diff(words: Sequence[str]) -> None:
-    print(commands.difference(words[0], words[1], _SIZE.value))
-
-
-def _bench(words: Sequence[str]) -> None:
-    valid = {
-        "data": ("size", "set", "workdir"),
-        "groups": ("workdir",),
-        "layer": ("shape", "skews", "dtype", "workdir"),
-        "router": (),
-        "step": ("size", "set", "workdir"),
-    }
-    if words[0] not in valid:
-        raise ValueError(f"bench {words[0]}: {no_such('benchmark', words[0], valid)}")
-    taken = valid[words[0]]
-    for flag in (_SIZE, _SET, _SHAPE, _SKEWS, _DTYPE, _WORKDIR):
-        if flag.present and flag.name not in taken:
-            known = ", ".join(f"--{name}" for name in taken) or "none"
-            raise ValueError(f"--{flag.name}: is no flag of bench {words[0]} (valid: {known})")
-    known_size(_SIZE.value)
-    from experiments import bench, bench_data, bench_groups, bench_layer
-
-    directory = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None
-    if words[0] == "layer":
-        shapes = [bench_layer.shape(text) for text in _SHAPE.value] or bench_layer.SHAPES
-        for skew in _SKEWS.value:
-            if skew not in bench_layer.SKEWS:
-                raise ValueError(f"--skews={skew}: {no_such('skew', skew, bench_layer.SKEWS)}")
-        if _DTYPE.value not in bench_layer.DTYPES:
-            wrong = no_such("dtype", _DTYPE.value, bench_layer.DTYPES)
-            raise ValueError(f"--dtype={_DTYPE.value}: {wrong}")
-        bench_layer.layer(shapes, _SKEWS.value, directory=directory, dtype=_DTYPE.value)
-    elif words[0] == "groups":
-        bench_groups.groups(directory=directory)
-    elif words[0] == "router":
-        bench.router()
-    elif words[0] == "data":
-        bench_data.data(_SIZE.value, _SET.value, directory=directory)
-    else:
-        bench.step(_SIZE.value, overrides=_SET.value, directory=directory)
+    print(commands.difference(words[0], words[1], options.SIZE.value))
 
 
 def _data(words: Sequence[str]) -> None:
@@ -207,14 +139,15 @@ COMMANDS = {
         _run,
         "STUDY[/ARM]",
         "train (or resume) the arms, print the table, write the page",
-        ("size", "arms", "seeds", "set", "workdir", "jobs", "mesh", *(f.name for f in _TOGETHER)),
+        ("size", "arms", "seeds", "set", "workdir", "jobs", "profile", "wandb", "mesh")
+        + tuple(flag.name for flag in options.TOGETHER),
     ),
     "report": Command(_report, "DIR", "write the table, figures and page of a study again"),
     "diff": Command(
         _diff, "A B", "the fields that differ; each a STUDY/ARM or a run's folder", ("size",)
     ),
     "bench": Command(
-        _bench,
+        benchmarks.run,
         "step|router|layer|groups|data",
         "time training steps, routers, dispatchers, routing groups, or the reading of data",
         ("size", "set", "shape", "skews", "dtype", "workdir"),
@@ -241,9 +174,9 @@ def usage() -> str:
     for name, command in COMMANDS.items():
         lines.append(f"  {name + ' ' + command.words:<18} {command.summary}")
     lines += ["", "flags:"]
-    for flag in _OURS:
+    for flag in options.OURS:
         users = ", ".join(name for name, command in COMMANDS.items() if flag.name in command.flags)
-        value = "PATH=VALUE" if flag is _SET else flag.name.upper()
+        value = "PATH=VALUE" if flag is options.SET else flag.name.upper()
         default = "" if flag.default in (None, []) else f" [{flag.default}]"
         lines.append(f"  --{flag.name + '=' + value:<18} {_help(flag)}{default} ({users})")
     return "\n".join([*lines, "", _EXAMPLES])
@@ -259,7 +192,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(list(argv))[1:]
     except flags.UnrecognizedFlagError as error:
-        rule = no_such("flag", error.flagname, [flag.name for flag in _OURS])
+        rule = no_such("flag", error.flagname, [flag.name for flag in options.OURS])
         raise ValueError(f"--{error.flagname}: {rule}") from None
     except flags.IllegalFlagValueError as error:
         given = str(error).split(": ")[0].removeprefix("flag ")
@@ -280,20 +213,11 @@ def _command(words: Sequence[str]) -> Command:
     if not command.takes(len(rest)):
         found = f"{len(rest)} words" if len(rest) != 1 else "1 word"
         raise ValueError(f"{' '.join(words)}: must be '{name} {command.words}', has {found}")
-    for flag in _OURS:
+    for flag in options.OURS:
         if flag.present and flag.name not in command.flags:
             valid = ", ".join(f"--{flag}" for flag in command.flags) or "none"
             raise ValueError(f"--{flag.name}: is no flag of {name} (valid: {valid})")
     return command
-
-
-def is_mistake(error: Exception) -> bool:
-    """Whether our own code raised it on purpose, or the machine refused; the rest are bugs."""
-    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
-        return True
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    ours = any(pathlib.Path(frame.filename).is_relative_to(package) for package in _PACKAGES)
-    return ours and frame.line.startswith("raise ")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -307,8 +231,11 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, OSError) as error:
         if not is_mistake(error):
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {line(error)}", file=sys.stderr)
         return 2
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return 0
     except KeyboardInterrupt:
         print("error: interrupted; the same command resumes a run", file=sys.stderr)
         return 130

@@ -212,6 +212,9 @@ def _fields_named(name: str, size: str) -> dict[str, object]:
         return recorded(record)
     if pathlib.Path(name).is_dir():
         raise ValueError(f"diff {name}: has no experiment.txt; name a folder ARM/seedN of a run")
+    known = registry.names("study")
+    if name.partition("/")[0] not in known:
+        raise ValueError(f"diff {name}: {registry.no_such('study or folder', name, known)}")
     study, arms = parse_name(name)
     if arms is None:
         raise ValueError(f"diff {name}: must be STUDY/ARM or the folder of a run")
@@ -223,6 +226,8 @@ def recorded(record: pathlib.Path) -> dict[str, object]:
     leaves = {}
 
     def collect(call: ast.Call, prefix: str) -> None:
+        if call.args or not isinstance(call.func, ast.Name):
+            raise ValueError("a call that is no record")
         for keyword in call.keywords:
             path, value = prefix + keyword.arg, keyword.value
             if not isinstance(value, ast.Call):

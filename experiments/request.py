@@ -1,5 +1,6 @@
 """From the words of a command to checked experiments: names, sizes, seeds, overrides, folders."""
 
+import importlib.util
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -88,19 +89,31 @@ def request(
     """Checks everything that a run is asked for, before anything compiles or is written."""
     if not workdir:
         raise ValueError(f"--workdir: is missing; name a folder, as --workdir=runs/{study_name}")
+    if "://" in workdir:
+        raise ValueError(
+            f"--workdir={workdir}: must be a folder, which locks and appends need; mount the bucket"
+        )
+    if "\0" in workdir:
+        raise ValueError(f"--workdir={workdir!r}: is no path, it has a null character")
     place = pathlib.Path(workdir)
-    for folder in [place, *place.parents]:
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"--workdir={workdir}: {folder} is a file, not a folder")
-    nearest = next(folder for folder in [place, *place.absolute().parents] if folder.exists())
-    if not os.access(nearest, os.W_OK):
-        raise ValueError(f"--workdir={workdir}: {nearest} cannot be written to")
+    _check_place(workdir, place)
     for assignment in overrides:
         if assignment.startswith("seed="):
             raise ValueError(f"--set {assignment}: a run takes its seeds from --seeds")
     chosen = resolve(study_name, arms, size, overrides)
     numbers = registry.lookup("study", study_name).seeds if seeds is None else _seeds(seeds)
     return Request(study_name, tuple(chosen), size, numbers, tuple(overrides), place)
+
+
+def _check_place(workdir: str, place: pathlib.Path) -> None:
+    try:
+        there = [folder for folder in [place, *place.absolute().parents] if folder.exists()]
+    except OSError as error:
+        raise ValueError(f"--workdir={workdir}: is no path here ({error.strerror})") from error
+    if not there[0].is_dir():
+        raise ValueError(f"--workdir={workdir}: {there[0]} is a file, not a folder")
+    if not os.access(there[0], os.W_OK):
+        raise ValueError(f"--workdir={workdir}: {there[0]} cannot be written to")
 
 
 def _seeds(texts: Sequence[str]) -> tuple[int, ...]:
@@ -111,6 +124,27 @@ def _seeds(texts: Sequence[str]) -> tuple[int, ...]:
     seeds = tuple(int(text) for text in texts)
     if not seeds:
         raise ValueError(f"{given}: must be whole numbers >= 0 separated by commas")
+    if max(seeds) >= 2**32:
+        raise ValueError(f"{given}: must be below 2**32")
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"{given}: names a seed twice")
     return seeds
+
+
+def watch(profile: str | None, wandb: str | None, asked: Request) -> dict:
+    """What is recorded besides: the arguments profile and wandb of `experiments.run.run`."""
+    if wandb is not None and (not wandb or set(wandb) & set("/\\#?%:")):
+        raise ValueError(f"--wandb={wandb}: must be the name of a project, without / \\ # ? % :")
+    if wandb and importlib.util.find_spec("wandb") is None:
+        raise ValueError(f"--wandb={wandb}: needs a package that is missing; pip install wandb")
+    if profile is None:
+        return {"profile": None, "wandb": wandb}
+    parts = profile.split(":")
+    steps = [int(part) for part in parts if part.isascii() and part.isdigit()]
+    chosen = resolve(asked.study, asked.arms, asked.size, asked.overrides)
+    last = min(experiment.train.steps for experiment in chosen.values())
+    if len(parts) != 2 or len(steps) != 2 or not 1 <= steps[0] <= steps[1] <= last:
+        raise ValueError(
+            f"--profile={profile}: must be FIRST:LAST with 1 <= FIRST <= LAST <= train.steps={last}"
+        )
+    return {"profile": tuple(steps), "wandb": wandb}

@@ -1,12 +1,13 @@
 """Runs a study: every arm at every seed, in parallel processes on CPU, resuming what is there."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 from collections.abc import Callable, Sequence
 
-from experiments import workers
+from experiments import lock, workers
 from experiments.request import resolve
 from experiments.task import Task, write
 from moe import registry
@@ -23,6 +24,8 @@ def run(
     jobs: int = 0,
     on_log: Callable[[str, int, dict], None] | None = None,
     mesh: Mesh | None = None,
+    profile: tuple[int, int] | None = None,
+    wandb: str | None = None,
 ) -> None:
     """Trains what is not there yet; leaves results where `experiments.report` reads them.
 
@@ -34,26 +37,34 @@ def run(
         arms then run in this process too. For notebooks that draw while they train.
       mesh: trains every arm over its devices, one after the other; None is one device. It changes
         no result, and runs resume on any other mesh.
+      profile: first and last step of a profile of every run, in its folder.
+      wandb: the project of Weights & Biases that gets the metrics too.
 
     Raises ValueError, before anything is written, for bad input and for a workdir that holds
-    other experiments.
+    other experiments or is in use; Interrupted when a signal stopped the runs, which then have
+    saved. A second signal raises KeyboardInterrupt at once.
     """
     workdir = pathlib.Path(workdir)
     experiments = resolve(study_name, arms, size, overrides)
     tasks = [
-        Task(study_name, size, arm, experiment, tuple(seeds), workdir)
+        Task(study_name, size, arm, experiment, tuple(seeds), workdir, profile, wandb)
         for arm, experiment in experiments.items()
     ]
     for task in tasks:
         for seed in task.seeds:
             _same_experiment(task, seed)
-    if is_first():
-        _write_study(study_name, size, tuple(experiments), seeds, overrides, workdir)
-    if mesh is None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--workdir={workdir}: cannot be made ({error.strerror})") from error
+    with contextlib.ExitStack() as held:
+        if is_first():
+            held.enter_context(lock.hold(workdir))
+            _write_study(study_name, size, tuple(experiments), seeds, overrides, workdir)
+        if mesh is not None:
+            held.enter_context(in_use(mesh))
+            on_log = on_log or (lambda arm, seed, row: None)
         workers.run(tasks, jobs, on_log)
-        return
-    with in_use(mesh):
-        workers.run(tasks, jobs, on_log or (lambda arm, seed, row: None))
 
 
 def _same_experiment(task: Task, seed: int) -> None:
@@ -83,7 +94,7 @@ def _write_study(study_name, size, arms, seeds, overrides, workdir) -> None:
         "baseline": study.baseline,
         "overrides": list(overrides),
     }
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    before = _study_there(path)
     for key, value in record.items():
         if key in before and before[key] != value:
             raise ValueError(
@@ -92,5 +103,18 @@ def _write_study(study_name, size, arms, seeds, overrides, workdir) -> None:
     known = [arm for arm, _ in study.arms if arm in arms or arm in before.get("arms", {})]
     record["arms"] = {arm: dict(study.arms)[arm] for arm in known}
     record["seeds"] = sorted({*seeds, *before.get("seeds", [])})
-    workdir.mkdir(parents=True, exist_ok=True)
     write(path, json.dumps(record, indent=1) + "\n")
+
+
+def _study_there(path: pathlib.Path) -> dict:
+    """What study.json says; raises ValueError, one line, when that is of no use."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        dict(found["arms"]), sorted({0, *found["seeds"]})
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: is damaged ({type(error).__name__}: {error}); repair or remove it"
+        ) from error
+    return found

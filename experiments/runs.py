@@ -104,7 +104,9 @@ def _run(directory: Path, arm: str, seed: int, study: dict, problems: list[str])
             result = _result(directory / path, expected)
         except ValueError as error:
             problems.append(f"{path.as_posix()}: {error}; left out")
-    return Run(arm, seed, _status(result, train), result, train, evaluation)
+    stopped = (directory / folder / "diverged.txt").exists()
+    status = DIVERGED if stopped and result is None else _status(result, train)
+    return Run(arm, seed, status, result, train, evaluation)
 
 
 def _status(result: dict | None, train: dict[int, dict]) -> str:

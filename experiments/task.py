@@ -1,5 +1,6 @@
 """One arm of a study at its seeds: trains what is not there yet and writes what came out."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -10,7 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from experiments import lock
 from moe import registry
+
+DIVERGED = "diverged.txt"  # in the folder of a run that stopped for a number that is not finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,29 +27,40 @@ class Task:
     experiment: Any  # seed 0
     seeds: tuple[int, ...]
     workdir: pathlib.Path
+    profile: tuple[int, int] | None = None  # first and last step
+    wandb: str | None = None  # project
 
     def directory(self, seed: int) -> pathlib.Path:
         """Where the run of that seed lives."""
         return self.workdir / self.arm / f"seed{seed}"
 
 
-def run_task(task: Task, on_log: Callable[[int, dict], None]) -> None:
+def run_task(
+    task: Task, on_log: Callable[[int, dict], None], stop: Callable[[], bool] = lambda: False
+) -> None:
     """Runs the seeds of one arm one after the other, in this process.
 
-    on_log gets (seed, row) for everything that `moe.train.train` reports.
+    on_log gets (seed, row) for everything that `moe.loop.train` reports, and rows of kind
+    "diverged", "stopped" and "finished"; stop is that of `train`.
     """
-    from moe.mesh import agreed
+    from moe.loop import Stopped
+    from moe.mesh import agreed, is_first
 
     missing = agreed([not (task.directory(s) / "result.json").exists() for s in task.seeds])
     todo = [seed for seed, wanted in zip(task.seeds, missing, strict=True) if wanted]
-    if not todo:
+    if not todo or stop():
         return
     dataset = dataset_of(task.experiment)
     for seed in todo:
         try:
-            run_one(task, seed, dataset, lambda row, seed=seed: on_log(seed, row))
+            run_one(task, seed, dataset, lambda row, seed=seed: on_log(seed, row), stop)
         except FloatingPointError as error:
+            if is_first():
+                write(task.directory(seed) / DIVERGED, f"{error}\n")
             on_log(seed, {"kind": "diverged", "message": str(error)})
+        except Stopped as stopped:
+            on_log(seed, {"kind": "stopped", "step": stopped.step})
+            return
 
 
 def dataset_of(experiment: Any) -> Any:
@@ -57,26 +72,41 @@ def dataset_of(experiment: Any) -> Any:
     return dataset
 
 
-def run_one(task: Task, seed: int, dataset: Any, on_log: Callable[[dict], None]) -> None:
+def run_one(
+    task: Task,
+    seed: int,
+    dataset: Any,
+    on_log: Callable[[dict], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
     """Runs one experiment to its end; writes experiment.txt, tokenizer.json and result.json."""
+    from moe import goodput
+    from moe.loop import train
     from moe.mesh import is_first
-    from moe.train import train
+    from moe.metrics import Watch
 
     experiment = dataclasses.replace(task.experiment, seed=seed)
     directory, text = task.directory(seed), registry.expression(experiment)
     directory.mkdir(parents=True, exist_ok=True)
-    if is_first():
-        write(directory / "experiment.txt", text)
-        write(directory / "tokenizer.json", dataset.tokenizer.json)
-    trained = train(experiment, dataset, directory, text, on_log)
-    if is_first():
-        result = _result(task, experiment, dataset, trained)
-        write(directory / "result.json", json.dumps(result, indent=1) + "\n")
+    watch = Watch(task.profile, task.wandb, f"{task.study}/{task.arm}/seed{seed}")
+    with contextlib.ExitStack() as held:
+        if is_first():
+            # Processes of a killed run may be about to die.
+            held.enter_context(lock.hold(directory, patience_s=60))
+            write(directory / "experiment.txt", text)
+            write(directory / "tokenizer.json", dataset.tokenizer.json)
+            (directory / DIVERGED).unlink(missing_ok=True)
+        trained = train(experiment, dataset, directory, text, on_log, stop, watch)
+        if is_first():
+            result = _result(task, experiment, dataset, trained)
+            write(directory / "result.json", json.dumps(result, indent=1) + "\n")
+    on_log({"kind": "finished", "message": goodput.line(trained.seconds)})
 
 
 def _result(task: Task, experiment: Any, dataset: Any, trained: Any) -> dict:
-    from moe import cost
+    from moe import cost, goodput
     from moe.data import ngram
+    from moe.loop import utilisation
 
     account, evaluation = cost.account(experiment), trained.evaluation
     tokens_per_step = experiment.train.batch * experiment.data.sequence_length
@@ -105,6 +135,9 @@ def _result(task: Task, experiment: Any, dataset: Any, trained: Any) -> dict:
             "step_s": trained.step_s,
             "tokens_per_s": tokens_per_step / trained.step_s,
             "peak_memory_bytes": _peak_memory(),
+            "seconds": trained.seconds,
+            "goodput": goodput.goodput(trained.seconds),
+            "mfu": utilisation(experiment, tokens_per_step / trained.step_s),
         },
         "environment": environment(dataset.fingerprint),
     }

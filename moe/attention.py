@@ -91,5 +91,5 @@ class Attention:
             )
         if self.head_width % 2:
             raise ValueError(f"{path}.head_width={self.head_width}: must be even")
-        if self.rope_base <= 0:
-            raise ValueError(f"{path}.rope_base={self.rope_base}: must be > 0")
+        if not 0 < self.rope_base < float("inf"):
+            raise ValueError(f"{path}.rope_base={self.rope_base}: must be > 0 and finite")

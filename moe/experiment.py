@@ -17,6 +17,9 @@ class Train:
       batch: sequences per optimizer step, over all devices.
       accumulate: parts that a batch is cut into, one after the other, to save memory.
       log_every, eval_every, save_every: in steps; the last step always does all three.
+      keep_last: newest checkpoints that are kept; that of step 0 is kept besides.
+      keep_best: checkpoints of lowest held-out loss that are kept besides, of those that were saved
+        at a step that was evaluated; 0 for none.
     """
 
     steps: int = 1000
@@ -25,12 +28,16 @@ class Train:
     log_every: int = 20
     eval_every: int = 250
     save_every: int = 250
+    keep_last: int = 2
+    keep_best: int = 1
 
     def check(self, path: str) -> None:
         """Raises ValueError, one line that starts with `path`, for impossible fields."""
         for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 1:
-                raise ValueError(f"{path}.{field.name}={getattr(self, field.name)}: must be >= 1")
+            low = 0 if field.name == "keep_best" else 1
+            if getattr(self, field.name) < low:
+                value = getattr(self, field.name)
+                raise ValueError(f"{path}.{field.name}={value}: must be >= {low}")
         if self.batch % self.accumulate:
             raise ValueError(f"{path}.accumulate={self.accumulate}: must divide batch={self.batch}")
 

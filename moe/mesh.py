@@ -265,3 +265,15 @@ def agreed(values: Sequence[bool]) -> list[bool]:
     from jax.experimental import multihost_utils
 
     return multihost_utils.broadcast_one_to_all(np.array(values)).tolist()
+
+
+def anyone(value: bool) -> bool:
+    """Whether it is true of any process, on every process."""
+    import jax
+
+    if jax.process_count() == 1:
+        return value
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.array(value)).any())

@@ -1,10 +1,29 @@
-"""The record of a run: JSON lines, and the same scalars for TensorBoard."""
+"""The record of a run: JSON lines, the same scalars for TensorBoard and others, and a profile."""
 
+import dataclasses
+import hashlib
 import json
 import math
 import os
 import pathlib
 import time
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """What is recorded of a run besides; it changes no number of it.
+
+    Attributes:
+      profile: first and last step of a profile, written to DIR/profile for the usual viewers.
+      wandb: the project of Weights & Biases that gets the scalars too.
+      name: what the run is called there.
+    """
+
+    profile: tuple[int, int] | None = None
+    wandb: str | None = None
+    name: str = "run"
 
 
 class MetricsLog:
@@ -15,7 +34,7 @@ class MetricsLog:
     not.
     """
 
-    def __init__(self, directory: pathlib.Path, resume_step: int):
+    def __init__(self, directory: pathlib.Path, resume_step: int, watch: Watch = Watch()):  # noqa: B008
         """Opens the log, keeping the rows up to and including `resume_step`."""
         self.path = directory / "metrics.jsonl"
         kept = [row for row in read(self.path) if row["step"] <= resume_step]
@@ -23,18 +42,71 @@ class MetricsLog:
         part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         os.replace(part, self.path)
         self._file = self.path.open("a", encoding="utf-8")
-        self._events = _Events(directory / "tensorboard", resume_step + 1)
+        self._sinks = [_Events(directory / "tensorboard", resume_step + 1)]
+        if watch.wandb:
+            self._sinks.append(_Wandb(directory, watch))
+        self._profile = _Profile(directory / "profile", watch.profile)
 
     def write(self, row: dict) -> None:
         """Appends one row and its numbers."""
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        self._events.write(row)
+        for sink in self._sinks:
+            sink.write(row)
+
+    def watch_step(self, step: int) -> None:
+        """Says that a step begins."""
+        self._profile.step(step)
+
+    def sync(self) -> None:
+        """Waits until the rows are on disk."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Closes both files."""
+        """Closes everything."""
+        self._profile.close()
         self._file.close()
-        self._events.close()
+        for sink in self._sinks:
+            sink.close()
+
+
+class _Profile:
+    """A trace of the steps from first to last, by jax.profiler."""
+
+    def __init__(self, directory: pathlib.Path, steps: tuple[int, int] | None):
+        self._directory, self._steps, self._on = directory, steps, False
+
+    def step(self, step: int) -> None:
+        inside = self._steps is not None and self._steps[0] <= step <= self._steps[1]
+        if inside and not self._on:
+            jax.profiler.start_trace(str(self._directory))
+            self._on = True
+        elif not inside:
+            self.close()
+
+    def close(self) -> None:
+        if self._on:
+            self._on = False
+            jax.profiler.stop_trace()
+
+
+class _Wandb:
+    """Weights & Biases; a run that resumes goes on there under the same id."""
+
+    def __init__(self, directory: pathlib.Path, watch: Watch):
+        import wandb  # only with its flag
+
+        digest = hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:16]
+        self._run = wandb.init(
+            project=watch.wandb, name=watch.name, id=digest, resume="allow", dir=str(directory)
+        )
+
+    def write(self, row: dict) -> None:
+        numbers = {f"{row['kind']}/{name}": value for name, value in scalars(row)}
+        self._run.log(numbers, step=row["step"])
+
+    def close(self) -> None:
+        self._run.finish()
 
 
 class NoLog:
@@ -42,6 +114,12 @@ class NoLog:
 
     def write(self, row: dict) -> None:
         """Drops the row."""
+
+    def watch_step(self, step: int) -> None:
+        """Records nothing of the step."""
+
+    def sync(self) -> None:
+        """Has nothing to wait for."""
 
     def close(self) -> None:
         """Has nothing to close."""
@@ -91,9 +169,11 @@ def read(path: pathlib.Path) -> list[dict]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+            row["kind"], row["step"] + 0  # what every row has; a torn one may be JSON by chance
+        except (json.JSONDecodeError, TypeError, KeyError):
             break
+        rows.append(row)
     return rows

@@ -219,10 +219,13 @@ def _read(annotation, text: str, where: str, optional: bool = False):
         return _read_tuple(arguments[0], text, where, optional)
     if annotation in _SCALARS:
         try:
-            return _read_scalar(annotation, text.strip())
+            value = _read_scalar(annotation, text.strip())
         except ValueError:
             wanted = _SCALARS[annotation] + (" or none" if optional else "")
             raise ValueError(f"{where}: must be {wanted}") from None
+        if annotation is int and abs(value) >= 2**31:  # no size of an array, no loop of JAX
+            raise ValueError(f"{where}: must be between -2**31 and 2**31")
+        return value
     if isinstance(getattr(annotation, "kind", None), str):
         return _load(_entry(annotation.kind, text, where, optional))
     if dataclasses.is_dataclass(annotation):

@@ -1,25 +1,17 @@
-"""Training: one pure step, and the loop around it that logs, evaluates, saves and resumes."""
+"""Training: the state before step 0 and one pure step; `moe.loop` takes the steps."""
 
 import dataclasses
 import functools
-import pathlib
-import time
-from collections.abc import Callable
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from moe import checkpoint, sharding
-from moe.analysis import load
-from moe.evaluate import Evaluation, evaluate
+from moe import sharding
 from moe.experiment import Experiment
 from moe.gradients import Metrics, gradients, merge_state, split_state
-from moe.mesh import is_first
-from moe.metrics import MetricsLog, NoLog
 from moe.model import map_routers
 from moe.routing import Corpus, Params
 
@@ -106,112 +98,3 @@ def lower(experiment: Experiment) -> jax.stages.Lowered:
     shape = (experiment.train.batch, experiment.data.sequence_length)
     row = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding.of_rows())
     return _train_step.lower(dataclasses.replace(experiment, seed=0), state, Batch(*[row] * 5), 0)
-
-
-@dataclasses.dataclass
-class Result:
-    """What `train` leaves behind: the trained state, its last evaluation, and times in seconds."""
-
-    state: TrainState
-    evaluation: Evaluation
-    wall_s: float
-    compile_s: float
-    step_s: float  # median over the steps of this process; nan without any
-    resumed_from: int
-
-
-def train(
-    experiment: Experiment,
-    dataset: Any,
-    directory: pathlib.Path,
-    experiment_text: str,
-    on_log: Callable[[dict], None] = lambda row: None,
-) -> Result:
-    """Runs an experiment to its end, from the newest checkpoint in `directory` if there is one.
-
-    Args:
-      dataset: what `moe.data.loader.load` returns.
-      directory: gets metrics.jsonl, tensorboard/ and checkpoints/.
-      experiment_text: saved with every checkpoint; another text there is refused.
-      on_log: called with every row of metrics.jsonl as it is written, and with {"kind": "step"}.
-
-    Raises FloatingPointError on a loss that is not finite; the last checkpoint is kept.
-    """
-    began, train = time.perf_counter(), experiment.train
-    state = init(experiment, dataset.corpus)
-    checkpoints = checkpoint.Checkpoints(directory / "checkpoints", experiment_text)
-    restored = checkpoints.restore(checkpoint.abstract(state))
-    if restored:
-        state = restored[1]
-    start = int(state.step)
-    log = MetricsLog(directory, start) if is_first() else NoLog()
-    batches = dataset.stream(experiment.seed, start, train.batch, sharding.rows(train.batch))
-    seconds, compile_s = [], 0.0
-    try:
-        for step in range(start + 1, train.steps + 1):
-            batch, tick = next(batches), time.perf_counter()
-            state, metrics = train_step(experiment, state, batch)
-            jax.block_until_ready(metrics)
-            last, took = step == train.steps, time.perf_counter() - tick
-            if step == start + 1:
-                compile_s = took
-            else:
-                seconds.append(took)
-            if step % train.log_every == 0 or last:
-                row = train_row(experiment, metrics, step, seconds)
-                log.write(row)
-                on_log(row)
-                _check_finite(row, directory)
-            if step % train.eval_every == 0 and not last:
-                row = evaluate(experiment, state.params, dataset).row(experiment, step)
-                log.write(row)
-                on_log(row)
-            if step % train.save_every == 0 or last:
-                checkpoints.save(step, state)
-            on_log({"kind": "step", "step": step})
-        evaluation = evaluate(experiment, state.params, dataset)
-        if start < train.steps:
-            log.write(evaluation.row(experiment, train.steps))
-            on_log(evaluation.row(experiment, train.steps))
-    finally:
-        log.close()
-        checkpoints.close()
-    step_s = float(np.median(seconds)) if seconds else float("nan")
-    return Result(state, evaluation, time.perf_counter() - began, compile_s, step_s, start)
-
-
-def train_row(experiment: Experiment, metrics: Metrics, step: int, seconds: list[float]) -> dict:
-    """One line of metrics.jsonl, kind "train"."""
-    tokens = experiment.train.batch * experiment.data.sequence_length
-    recent = seconds[-experiment.train.log_every :]
-    schedule = experiment.optimizer.schedule(
-        experiment.optimizer.learning_rate, experiment.train.steps
-    )
-    router = None
-    if metrics.load_NE is not None:
-        load_NE = np.asarray(metrics.load_NE)
-        router = {
-            "load_entropy": load.load_entropy(load_NE).tolist(),
-            "max_violation": load.max_violation(load_NE).tolist(),
-            "drop_rate": (np.asarray(metrics.dropped_N) / load_NE.sum(axis=-1)).tolist(),
-        }
-    return {
-        "kind": "train",
-        "step": step,
-        "tokens": step * tokens,
-        "loss": float(metrics.loss),
-        "nats": float(metrics.nats),
-        "grad_norm": float(metrics.grad_norm),
-        "learning_rate": float(schedule(step - 1)),
-        "tokens_per_s": tokens / float(np.median(recent)) if recent else None,
-        "router": router,
-        "losses": {name: float(value) for name, value in metrics.metrics.items()},
-    }
-
-
-def _check_finite(row: dict, directory: pathlib.Path) -> None:
-    if not np.isfinite(row["loss"]):
-        raise FloatingPointError(
-            f"loss={row['loss']} at step {row['step']} in {directory}: the run stops, its last "
-            "checkpoint is kept; try a lower optimizer.learning_rate"
-        )

@@ -422,7 +422,8 @@ def test_an_interrupt_is_one_line_and_exit_code_130(call, monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_ends_all_its_processes_at_once(tmp_path):
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupted_run_saves_and_the_second_time_ends_at_once(times, tmp_path):
     words = ["run", STUDY, f"--workdir={tmp_path}", "--seeds=0"]
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits "ignore"
     try:
@@ -441,14 +442,24 @@ def test_an_interrupted_run_ends_all_its_processes_at_once(tmp_path):
         while time.monotonic() < deadline and not list(tmp_path.glob("*/seed0/metrics.jsonl")):
             assert process.poll() is None, process.communicate()
             time.sleep(0.2)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
-        out, err = process.communicate(timeout=30)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process
+        if times == 2:
+            assert any(line.startswith("stopping: ") for line in process.stderr)
+            os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=120)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 130
     assert out == "" and "Traceback" not in err
-    assert err.splitlines()[-1] == "error: interrupted; the same command resumes a run"
+    if times == 2:
+        assert process.returncode == 130
+        assert err.splitlines()[-1] == "error: interrupted; the same command resumes a run"
+    else:
+        assert process.returncode == 0
+        told = re.fullmatch(r"stopped, saved: (.*); the same command resumes", err.splitlines()[-1])
+        for run in told[1].split(", "):
+            arm, _, _, _, _, step = run.split()
+            assert (tmp_path / arm / "seed0/checkpoints" / step).is_dir()
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["run", "--help"], ["--helpfull"]])
@@ -457,7 +468,7 @@ def test_help_names_every_command_and_flag(words, call):
     assert (code, err) == (0, "")
     for name in command.COMMANDS:
         assert f"\n  {name} " in out
-    for name in ("size", "arms", "seeds", "set", "workdir", "jobs"):
+    for name in ("size", "arms", "seeds", "set", "workdir", "jobs", "profile", "wandb"):
         assert f"\n  --{name}=" in out
     assert "examples:" in out and max(map(len, out.splitlines())) <= 100
 
@@ -605,7 +616,7 @@ def test_run_hands_on_what_was_asked_for(call, handed_on, tmp_path):
     overrides = ("train.steps=5", "model.moe.num_experts=4")
     asked = (STUDY, ("top1", "dense"), "tiny", (4, 0), overrides, workdir)
     assert handed_on == [
-        ("run", asked, {"jobs": 2}),
+        ("run", asked, {"jobs": 2, "profile": None, "wandb": None}),
         ("report", (workdir,), {}),
         ("table", (workdir,), {}),
     ]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from synthetic_data import SyntheticDataset
 
-from experiments import bench, bench_parts, live, report, run, workers
+from experiments import bench, bench_parts, live, report, run, runs, workers
 from moe.data import loader, ngram, tokenizer
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -118,8 +118,10 @@ def test_a_run_that_diverges_does_not_stop_the_others(synthetic, tmp_path, capsy
         arms=("dense", "top1"),
         overrides=["optimizer.learning_rate=1e30", "optimizer.clip=0"],
     )
-    assert "loss=nan at step 4" in capsys.readouterr().err
+    assert "is not finite at step 2: the run stops" in capsys.readouterr().err
     assert not (tmp_path / "bad/dense/seed0/result.json").exists()
+    assert "at step 2" in (tmp_path / "bad/dense/seed0/diverged.txt").read_text()
+    assert runs._run(tmp_path / "bad", "dense", 0, {}, []).status == runs.DIVERGED
     with pytest.raises(ValueError, match="no finished run"):
         report.report(tmp_path / "bad")
 
@@ -129,7 +131,7 @@ def test_tasks_go_to_processes_dearest_first_and_their_rows_come_back(
 ):
     sent = []
 
-    def here(tasks, jobs, progress):
+    def here(tasks, jobs, progress, request):
         sent.append(([task.arm for task in tasks], jobs))
         for task in tasks:
             progress.take(task.arm, 0, {"kind": "step", "step": 6})

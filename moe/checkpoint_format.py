@@ -1,0 +1,183 @@
+"""What a checkpoint holds on disk, and how it is read: arrays, a record, and a seal."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import logging
+import pathlib
+import platform
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from moe.checksum import checksums, names
+
+FORMAT = 2  # 1 had no record; raise it when a reader of the older one would be wrong
+SEAL = "files.json"  # SHA-256 of every other file
+_LATER = ("commit_success.txt", "_CHECKPOINT_METADATA")  # orbax writes them last, and reads neither
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class Damaged(Exception):
+    """A checkpoint that is not what was written; the message says why, in one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """Whose checkpoints these are; those of another are refused.
+
+    Attributes:
+      experiment: the expression that rebuilds the run.
+      data, tokenizer: fingerprints.
+    """
+
+    experiment: str
+    data: str = ""
+    tokenizer: str = ""
+
+
+def steps(directory: pathlib.Path) -> list[int]:
+    """The steps that have a folder, in order."""
+    found = [path.name for path in directory.iterdir() if path.name.isdecimal()]
+    return sorted(int(name) for name in found if str(int(name)) == name)
+
+
+def items(state: Any, step: int, loss: float | None, identity: Identity, sums: dict) -> Any:
+    """What orbax saves: the state and its record."""
+    record = {
+        "format": FORMAT,
+        "step": step,
+        "loss": loss,
+        **dataclasses.asdict(identity),
+        "versions": versions(),
+        "leaves": {
+            name: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "sum": sums[name]}
+            for name, leaf in zip(names(state), jax.tree.leaves(state), strict=True)
+        },
+        "empty": [name for name in names(state, is_leaf=_empty) if name not in sums],
+    }
+    return ocp.args.Composite(state=ocp.args.PyTreeSave(state), record=ocp.args.JsonSave(record))
+
+
+def _empty(node: Any) -> bool:
+    return isinstance(node, dict) and not node
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide numbers."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **found}
+
+
+def one_line(error: Exception) -> str:
+    """The kind and the first words of an error."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}{'...' * (len(text) > 160)}".rstrip(": ")
+
+
+def open_orbax(before_naming: Callable[[], None] | None = None) -> ocp.AsyncCheckpointer:
+    """Reads and writes checkpoints; to be closed. The callback comes when all files are written."""
+    _hush()
+    options = ocp.options.AsyncOptions(post_finalization_callback=before_naming)
+    return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), async_options=options)
+
+
+def _hush() -> None:
+    """A failure of orbax is pages of logs, and writes that end after their loop; ours is a line."""
+    logging.getLogger("absl").addFilter(_not_of_orbax)
+    before = sys.unraisablehook
+    if getattr(before, "__module__", "") != __name__:
+
+        def hook(found):
+            if "Event loop is closed" not in str(found.exc_value):
+                before(found)
+
+        sys.unraisablehook = hook
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in pathlib.Path(record.pathname).parts
+
+
+def seal(path: pathlib.Path) -> None:
+    """Writes what every file of a checkpoint hashes to, before the checkpoint gets its name."""
+    found = {
+        file.relative_to(path).as_posix(): _sha256(file)
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name not in _LATER
+    }
+    (path / SEAL).write_text(json.dumps(found, indent=0), encoding="utf-8")
+
+
+def verify(path: pathlib.Path, within: str = "") -> None:
+    """Raises Damaged unless every file, or those of one item, is the one that was written."""
+    try:
+        sealed = json.loads((path / SEAL).read_text(encoding="utf-8"))
+        if not isinstance(sealed, dict):
+            raise Damaged(f"{SEAL} is not the file that was written")
+        wanted = {name: sealed[name] for name in sealed if name.startswith(within)}
+        if not wanted:
+            raise Damaged(f"{SEAL} names no file")
+        for name, sha256 in wanted.items():
+            if not (path / name).is_file():
+                raise Damaged(f"{name} is missing")
+            if _sha256(path / name) != sha256:
+                raise Damaged(f"{name} is not the file that was written")
+    except (OSError, ValueError, TypeError) as error:
+        raise Damaged(f"{SEAL} cannot be used, {one_line(error)}") from error
+
+
+def _sha256(file: pathlib.Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_record(orbax: ocp.AsyncCheckpointer, path: pathlib.Path) -> dict:
+    """The record of a checkpoint; raises Damaged, or ValueError for another format."""
+    if (path / "experiment").exists() and not (path / "record").exists():
+        raise ValueError(_another_format(path, 1))
+    verify(path, "record/")
+    try:
+        items = ocp.args.Composite(record=ocp.args.JsonRestore())
+        record = orbax.restore(path, args=items)["record"]
+    except Exception as error:
+        raise Damaged(f"record: {one_line(error)}") from error
+    if record["format"] != FORMAT:
+        raise ValueError(_another_format(path, record["format"]))
+    return record
+
+
+def _another_format(path: pathlib.Path, found: int) -> str:
+    return (
+        f"{path}: format={found}: this version reads format {FORMAT}; finish the run with the "
+        "version that began it, or choose another workdir"
+    )
+
+
+def read_arrays(orbax, path: pathlib.Path, wanted: Any, leaves: dict, partial: bool = False) -> Any:
+    """Restores the wanted leaves and verifies them; raises Damaged in every process or in none."""
+    restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
+    items = ocp.args.PyTreeRestore(wanted, restore_args, partial_restore=partial)
+    why = ""
+    try:
+        verify(path)
+        found = orbax.restore(path, args=ocp.args.Composite(state=items))["state"]
+    except Damaged as error:
+        why = str(error)
+    except Exception as error:
+        why = one_line(error)
+    if jax.process_count() > 1:
+        failed = multihost_utils.process_allgather(bool(why)).any()
+        why = why or ("another process could not read it" if failed else "")
+    if why:
+        raise Damaged(why)
+    sums, _ = checksums(found)
+    for name, found_sum in sums.items():
+        if leaves[name]["sum"] != found_sum:
+            raise Damaged(f"the checksum of {name} is wrong")
+    return found

@@ -1,0 +1,28 @@
+"""The command, in a process to be killed: synthetic text, every run in this process, no report."""
+
+import os
+import resource
+import sys
+
+import jax
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_disable_most_optimizations", True)
+if "COMPILED" in os.environ:
+    jax.config.update("jax_compilation_cache_dir", os.environ["COMPILED"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+from synthetic_data import SyntheticDataset  # noqa: E402
+
+from experiments import __main__ as command  # noqa: E402
+from experiments import workers  # noqa: E402
+from moe.data import loader, ngram  # noqa: E402
+
+if __name__ == "__main__":
+    loader.load = lambda data, V: SyntheticDataset(V)
+    ngram.baselines = lambda dataset: {"unigram_nats": 3.0, "fivegram_nats": 1.0, "by_desk": {}}
+    workers._accelerator = lambda: True  # as with one: the runs share a process
+    command._publish = lambda directory: None
+    if limit := os.environ.get("LARGEST_FILE"):  # as if the disk were full
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), resource.RLIM_INFINITY))
+    sys.exit(command.main(sys.argv))

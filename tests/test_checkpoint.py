@@ -1,0 +1,379 @@
+"""Checkpoints: what is kept, whose they are, and every way of damage is seen and survived."""
+
+import pathlib
+import re
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from orbax.checkpoint.args import PyTreeSave
+
+from moe import checkpoint, checkpoint_format
+from moe.checkpoint_format import FORMAT, Identity
+from moe.checksum import checksums
+
+MINE = Identity("text", "data-1", "bpe-1")
+
+
+def state(step):
+    """Arrays of several types, large and incompressible enough for files of their own."""
+    random = np.random.default_rng(step)
+    return {
+        "step": jnp.int32(step),
+        "params": {
+            "w_AB": jnp.asarray(random.normal(size=(64, 300)).astype(np.float32)),
+            "state": {"table_V": jnp.asarray(random.integers(8, size=2000, dtype=np.int32))},
+            "none": {},
+        },
+        "opt_state": ({"mu_B": jnp.asarray(random.normal(size=300), jnp.bfloat16)}, ()),
+        "flag": jnp.array([True, False]),
+    }
+
+
+ABSTRACT = checkpoint.abstract(state(0))
+
+
+def same(one, two):
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+    assert jax.tree.map(lambda a: a.dtype, one) == jax.tree.map(lambda a: a.dtype, two)
+
+
+def written(directory, losses, **kept):
+    """Saves a state at each step with its loss."""
+    store = checkpoint.Checkpoints(directory, MINE, **kept)
+    for step, loss in losses.items():
+        store.save(step, state(step), loss)
+    store.close()
+    return checkpoint.steps(directory)
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """A folder with the checkpoints of steps 0, 10 and 20."""
+    directory = tmp_path_factory.mktemp("three")
+    assert written(directory, {0: None, 10: 3.0, 20: 2.0}) == [0, 10, 20]
+    return directory
+
+
+def restored(directory, identity=MINE):
+    lines = []
+    store = checkpoint.Checkpoints(directory, identity, say=lines.append)
+    try:
+        return store.restore(ABSTRACT), lines
+    finally:
+        store.close()
+
+
+def test_a_state_comes_back_bit_for_bit(three, tmp_path):
+    (step, found), lines = restored(three)
+    assert step == 20 and lines == []
+    same(found, state(20))
+    assert restored(tmp_path) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("losses", "kept"),
+    [
+        # The latest and the best two stay: the trap of orbax, which keeps [1, 3] here.
+        ([5.0, 1.0, 3.0, 2.0, 4.0], [0, 1, 3, 4]),
+        ([5.0, 3.0, float("nan")], [0, 1, 2]),  # a NaN is never the best
+        ([5.0, float("inf"), float("nan"), None], [0, 3]),
+        ([None, None, None], [0, 2]),  # not evaluated: only the latest
+        ([1.0, 2.0, 2.0, 3.0], [0, 1, 3]),  # ties go to the earlier
+    ],
+)
+def test_the_latest_the_best_and_step_0_are_kept(losses, kept, tmp_path):
+    assert written(tmp_path, dict(enumerate(losses)), keep_last=1, keep_best=2) == kept
+
+
+def test_the_best_is_known_after_a_restart(tmp_path):
+    written(tmp_path, {0: None, 1: 1.0, 2: 3.0}, keep_last=1)
+    assert written(tmp_path, {3: 4.0, 4: 2.0}, keep_last=1) == [0, 1, 4]
+
+
+def test_a_step_is_saved_once(tmp_path):
+    store = checkpoint.Checkpoints(tmp_path, MINE)
+    store.save(3, state(3))
+    store.save(3, state(4))
+    store.close()
+    same(restored(tmp_path)[0][1], state(3))
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
+    store = checkpoint.Checkpoints(tmp_path, MINE)
+    store.save(1, state(1))
+    bad = state(2)
+    bad["params"]["w_AB"] = bad["params"]["w_AB"].at[3, 4].set(jnp.nan)
+    with pytest.raises(FloatingPointError, match="^params/w_AB is not finite at step 2: .*1 is ke"):
+        store.save(2, bad)
+    store.close()
+    assert checkpoint.steps(tmp_path) == [1]
+
+
+@pytest.mark.parametrize(
+    ("other", "line"),
+    [
+        (Identity("another", "data-1", "bpe-1"), "holds checkpoints of another experiment; "),
+        (Identity("text", "data-2", "bpe-1"), r"of another data \(data-1 there, data-2 here\); "),
+        (Identity("text", "data-1", "bpe-2"), r"another tokenizer \(bpe-1 there, bpe-2 here\); "),
+    ],
+)
+def test_checkpoints_of_another_owner_are_refused(three, other, line):
+    with pytest.raises(ValueError, match=line):
+        restored(three, other)
+    assert checkpoint.steps(three) == [0, 10, 20]
+
+
+def test_a_state_of_another_program_is_refused(three):
+    store = checkpoint.Checkpoints(three, MINE)
+    wider = {**ABSTRACT, "flag": jax.ShapeDtypeStruct((3,), jnp.bool_)}
+    with pytest.raises(ValueError, match=r"20: flag is \[\[2\], 'bool'\] there, \[\[3\], 'bool'\]"):
+        store.restore(wider)
+    with pytest.raises(ValueError, match="20: more is absent there, .* in this program"):
+        store.restore({**ABSTRACT, "more": jax.ShapeDtypeStruct((), jnp.float32)})
+    store.close()
+
+
+def test_another_format_is_refused(three, tmp_path, monkeypatch):
+    shutil.copytree(three, tmp_path / "a")
+    (tmp_path / "a/20/record").rename(tmp_path / "a/20/experiment")  # as format 1 had it
+    with pytest.raises(ValueError, match="20: format=1: this version reads format 2; "):
+        restored(tmp_path / "a")
+    monkeypatch.setattr(checkpoint_format, "FORMAT", FORMAT + 1)
+    with pytest.raises(ValueError, match="20: format=2: this version reads format 3; "):
+        restored(three)
+
+
+def test_parameters_alone(three, tmp_path):
+    same(checkpoint.restore_params(three), state(20)["params"])
+    same(checkpoint.restore_params(three, 0), state(0)["params"])
+    written(tmp_path, {0: None, 10: 2.0, 20: 3.0})
+    same(checkpoint.restore_params(tmp_path, "best"), state(10)["params"])
+    with pytest.raises(ValueError, match=r"step=7: no such checkpoint \(valid: 0, 10, 20\)"):
+        checkpoint.restore_params(tmp_path, 7)
+    with pytest.raises(ValueError, match=r"step=None: no such checkpoint \(valid: none\)"):
+        checkpoint.restore_params(tmp_path / "none")
+    flip(tmp_path / "20")
+    with pytest.raises(ValueError, match="damaged .* name another step"):
+        checkpoint.restore_params(tmp_path)
+
+
+def test_checksums_see_every_bit_and_every_place():
+    a = np.arange(12, dtype=np.float32).reshape(3, 4)
+    whole = checksums({"a": jnp.asarray(a)})[0]["a"]
+    for bit in range(32):
+        flipped = (a.view(np.uint32) ^ np.uint32((np.arange(12) == 7).reshape(3, 4) << bit)).view(
+            np.float32
+        )
+        assert checksums({"a": jnp.asarray(flipped)})[0]["a"] != whole
+    assert checksums({"a": jnp.asarray(a[::-1].copy())})[0]["a"] != whole
+    assert checksums({"a": jnp.array([1.0, jnp.inf]), "b": jnp.ones(1)})[1] == ["a"]
+
+
+@pytest.mark.multi_device
+def test_checksums_do_not_depend_on_the_mesh():
+    a = jnp.asarray(np.random.default_rng(0).normal(size=(8, 6)), jnp.bfloat16)
+    mesh = jax.make_mesh((4, 2), ("data", "expert"))
+    spread = jax.device_put(a, jax.NamedSharding(mesh, jax.P("data", "expert")))
+    assert checksums([spread]) == checksums([a])
+
+
+def files(path):
+    """The files of a checkpoint that hold its content, largest first."""
+    found = [p for p in path.rglob("*") if p.is_file() and p.stat().st_size]
+    found = [p for p in found if p.name not in checkpoint_format._LATER]
+    return sorted(found, key=lambda p: (-p.stat().st_size, str(p)))
+
+
+def flip(path, where=0.5, bit=3):
+    """Flips one bit of the largest file."""
+    file = files(path)[0]
+    content = bytearray(file.read_bytes())
+    content[int(where * len(content))] ^= 1 << bit
+    file.write_bytes(content)
+
+
+def cut(path, share, name="*"):
+    for file in files(path):
+        if file.match(name):
+            file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+
+
+def remove(path, name):
+    found = list(path.rglob(name))
+    assert found
+    for file in found:
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+
+
+def record(path, change):
+    """Changes the text of the record."""
+    file = path / "record/metadata"
+    changed = change(file.read_text())
+    assert changed != file.read_text()
+    file.write_text(changed)
+
+
+def from_another(path, what):
+    """Takes a part from the checkpoint before."""
+    remove(path, what)
+    source = path.with_name("10") / what
+    (shutil.copytree if source.is_dir() else shutil.copy)(source, path / what)
+
+
+def lying(path):
+    """A record with a wrong checksum, among files that are what was written."""
+    record(path, lambda text: re.sub(r'"sum": (\d+)', r'"sum": 1\1', text))
+    checkpoint_format.seal(path)
+
+
+def resaved(path, without=None, **changed):
+    """The arrays of a program that saves other leaves."""
+    tree = {k: v for k, v in state(20).items() if k != without}
+    tree |= {k: jnp.zeros(size, jnp.bool_) for k, size in changed.items()}
+    shutil.rmtree(path / "state")
+    checkpointer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+    checkpointer.save(path.with_name("other"), args=ocp.args.Composite(state=PyTreeSave(tree)))
+    (path.with_name("other") / "state").rename(path / "state")
+    shutil.rmtree(path.with_name("other"))
+
+
+DAMAGE = {
+    "empty folder": lambda p: (shutil.rmtree(p), p.mkdir()),
+    "a file in its place": lambda p: (shutil.rmtree(p), p.write_text("x")),
+    "no arrays": lambda p: shutil.rmtree(p / "state"),
+    "no record": lambda p: shutil.rmtree(p / "record"),
+    "record deleted": lambda p: (p / "record/metadata").unlink(),
+    "record empty": lambda p: (p / "record/metadata").write_text(""),
+    "record cut off": lambda p: cut(p, 0.5, "record/metadata"),
+    "record of garbage": lambda p: (p / "record/metadata").write_bytes(bytes(range(256))),
+    "record a list": lambda p: (p / "record/metadata").write_text("[1, 2]"),
+    "record without fields": lambda p: (p / "record/metadata").write_text("{}"),
+    "record with another step": lambda p: record(p, lambda t: t.replace('"step": 20', '"step":21')),
+    "record with another text": lambda p: record(p, lambda t: t.replace('"text"', '"tent"')),
+    "record with another format": lambda p: record(p, lambda t: t.replace('mat": 2', 'mat": 3')),
+    "record without a leaf": lambda p: record(p, lambda t: t.replace("params/w_AB", "params/w_AC")),
+    "record of another checkpoint": lambda p: from_another(p, "record"),
+    "a wrong checksum": lying,
+    "arrays of another checkpoint": lambda p: from_another(p, "state"),
+    "one bit flipped": flip,
+    "first bit flipped": lambda p: flip(p, 0.0, 0),
+    "largest file cut off": lambda p: cut(p, 0.5, files(p)[0].name),
+    "largest file cut off near its end": lambda p: cut(p, 0.97, files(p)[0].name),
+    "largest file empty": lambda p: cut(p, 0, files(p)[0].name),
+    "largest file zeroed": lambda p: files(p)[0].write_bytes(bytes(files(p)[0].stat().st_size)),
+    "largest file deleted": lambda p: files(p)[0].unlink(),
+    "largest file longer at its front": lambda p: files(p)[0].write_bytes(
+        b"x" + files(p)[0].read_bytes()
+    ),
+    "every file empty": lambda p: cut(p, 0),
+    "every file cut off": lambda p: cut(p, 0.5),
+    "half of the files deleted": lambda p: [file.unlink() for file in files(p)[::2]],
+    "no data": lambda p: remove(p / "state", "d"),
+    "no manifest": lambda p: remove(p / "state", "manifest.ocdbt"),
+    "manifest of garbage": lambda p: (p / "state/manifest.ocdbt").write_bytes(b"garbage" * 20),
+    "metadata of garbage": lambda p: (p / "state/_METADATA").write_text("{garbage"),
+    "a leaf missing": lambda p: (resaved(p, without="flag"), checkpoint_format.seal(p)),
+    "a leaf of another shape": lambda p: (resaved(p, flag=3), checkpoint_format.seal(p)),
+    "no seal": lambda p: (p / "files.json").unlink(),
+    "seal empty": lambda p: (p / "files.json").write_text(""),
+    "seal of nothing": lambda p: (p / "files.json").write_text("{}"),
+    "seal a list": lambda p: (p / "files.json").write_text("[1]"),
+    "seal of garbage": lambda p: (p / "files.json").write_bytes(bytes(range(256))),
+    "last bit flipped": lambda p: flip(p, 0.999999, 7),
+    "largest file cut off by a byte": lambda p: cut(p, 0.99999, files(p)[0].name),
+    "sharding deleted": lambda p: remove(p, "_sharding"),
+    "a link to nowhere": lambda p: (shutil.rmtree(p), p.symlink_to(p.with_name("nowhere"))),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_damage_is_named_and_the_checkpoint_before_is_used(how, three, tmp_path):
+    shutil.copytree(three, tmp_path, dirs_exist_ok=True)
+    DAMAGE[how](tmp_path / "20")
+    (step, found), lines = restored(tmp_path)
+    assert step == 10
+    same(found, state(10))
+    assert len(lines) == 2 and not any("\n" in line for line in lines)
+    assert lines[0].startswith(f"{tmp_path / '20'}: damaged (")
+    assert lines[0].endswith("; kept as 20.damaged")
+    assert lines[1] == f"{tmp_path}: goes on from step 10"
+    # The damaged one is out of the way and still there; its step can be saved again.
+    assert checkpoint.steps(tmp_path) == [0, 10]
+    assert (tmp_path / "20.damaged").exists() or (tmp_path / "20.damaged").is_symlink()
+    written(tmp_path, {20: 1.0})
+    assert restored(tmp_path)[0][0] == 20
+
+
+def test_random_damage_never_gives_a_wrong_state(three, tmp_path):
+    """One bit flipped, or a file cut off, anywhere: it is seen."""
+    random = np.random.default_rng(0)
+    for n in range(40):
+        directory = tmp_path / str(n)
+        shutil.copytree(three, directory)
+        file = random.choice(files(directory / "20"))
+        content = bytearray(file.read_bytes())
+        at, how = random.integers(len(content)), random.integers(4)
+        content[at] ^= 1 << random.integers(8)
+        file.write_bytes(content[:at] if how == 0 else content)
+        (step, found), lines = restored(directory)
+        assert (step, len(lines)) == (10, 2), (file, at, how)
+        same(found, state(10))
+
+
+def test_two_damaged_ones_and_a_name_that_is_taken(three, tmp_path):
+    shutil.copytree(three, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "20.damaged").mkdir()
+    flip(tmp_path / "20")
+    shutil.rmtree(tmp_path / "10/state")
+    (step, _), lines = restored(tmp_path)
+    assert step == 0 and len(lines) == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "0", "10.damaged", "20.damaged", "20.damaged-2",
+    ]  # fmt: skip
+
+
+def test_when_all_are_damaged_nothing_is_changed(three, tmp_path):
+    shutil.copytree(three, tmp_path, dirs_exist_ok=True)
+    for step in (0, 10, 20):
+        flip(tmp_path / str(step))
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    with pytest.raises(ValueError, match="no checkpoint can be used .20: .*; 10: .*; 0: .*ged; re"):
+        restored(tmp_path)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_what_a_kill_left_half_done_is_cleared(three, tmp_path):
+    shutil.copytree(three, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "30.orbax-checkpoint-tmp-1").mkdir()
+    (tmp_path / "5.deleted").mkdir()
+    (tmp_path / "5.deleted/x").write_text("x")
+    assert restored(tmp_path)[0][0] == 20
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0", "10", "20"]
+
+
+def test_a_disk_without_room_stops_with_one_line(tmp_path):
+    resource = pytest.importorskip("resource")
+    store = checkpoint.Checkpoints(tmp_path, MINE)
+    store.save(1, state(1))
+    store.wait()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # w_AB alone has 77 kB
+    try:
+        with pytest.raises(OSError, match="2: could not be saved .*; checkpoint 1 is kept; the sa"):
+            store.save(2, state(2))
+            store.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    store.close()
+    (step, found), _ = restored(tmp_path)
+    assert step == 1 and sorted(p.name for p in tmp_path.iterdir()) == ["1"]
+    same(found, state(1))
+
+
+def test_a_path_with_spaces(tmp_path):
+    assert written(pathlib.Path(tmp_path / "a b" / "c d"), {1: None}) == [1]
+    assert restored(tmp_path / "a b" / "c d")[0][0] == 1
