@@ -600,7 +600,7 @@ def test_run_hands_on_what_was_asked_for(call, handed_on, tmp_path):
     overrides = ("train.steps=5", "model.moe.num_experts=4")
     asked = (STUDY, ("top1", "dense"), "tiny", (4, 0), overrides, workdir)
     assert handed_on == [
-        ("run", asked, {"jobs": 2}),
+        ("run", asked, {"jobs": 2, "mesh": None}),
         ("report", (workdir,), {}),
         ("table", (workdir,), {}),
     ]
