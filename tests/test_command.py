@@ -79,7 +79,7 @@ MISTAKES = {
     "unknown flag": (f"show {STUDY} --sizee=tiny", "--sizee: no such flag; did you mean 'size'?"),
     "flag of another command": (
         f"show {STUDY} --workdir=x",
-        "--workdir: is no flag of show (valid: --size, --set)",
+        "--workdir: is no flag of show (valid: --size, --set, --mesh, --compile-for)",
     ),
     "flag where there are none": ("list --size=tiny", "--size: is no flag of list (valid: none)"),
     "flag without a value": (f"show {STUDY} --size", "Missing value for flag --size"),
@@ -155,6 +155,24 @@ MISTAKES = {
         f"run {STUDY} --workdir={{tmp}}/new --set seed=3",
         "--set seed=3: a run takes its seeds from --seeds",
     ),
+    "mesh of no axis": (
+        f"run {STUDY} --workdir={{tmp}}/new --mesh=date:2",
+        "--mesh=date:2: no such axis; did you mean 'data'?",
+    ),
+    "mesh that experts cannot be split over": (
+        f"run {STUDY}/top2 --workdir={{tmp}}/new --mesh=expert:3 --set=train.batch=9",
+        "--mesh=expert:3: model.moe.num_experts=16 must be divisible by expert=3; nearest ",
+    ),
+    "mesh and jobs": (
+        f"run {STUDY} --workdir={{tmp}}/new --mesh=data:2 --jobs=2",
+        "--jobs=2: on a mesh the arms run one after the other",
+    ),
+    "process without a coordinator": (
+        f"run {STUDY} --workdir={{tmp}}/new --process_id=0",
+        "--process_id=0: needs --coordinator=HOST:PORT",
+    ),
+    "mesh to show": (f"show {STUDY} --mesh=data:2", "--mesh=data:2: show takes it beside"),
+    "slice of no TPU": (f"show {STUDY} --compile-for=v9:2", "--compile-for=v9:2: no such TPU"),
     "jobs is a word": (f"run {STUDY} --jobs=x", "--jobs=x: must be a non-negative integer"),
     "jobs below 0": (f"run {STUDY} --jobs=-1", "--jobs=-1: must be a non-negative integer"),
     "unknown arms": (
@@ -278,7 +296,7 @@ WRONG_FIELDS = {
     ),
     "slots of a dispatcher below 0": (
         "model.moe.dispatch=einsum model.moe.dispatch.capacity_factor=-1",
-        "model.moe.dispatch.capacity_factor=-1.0: must be > 0",
+        "model.moe.dispatch.capacity_factor=-1.0: must be a number > 0",
     ),
     "slots of a router below 0": (
         "allow_noncausal=true model.moe.router=expert_choice model.moe.router.capacity_factor=-1",
@@ -468,7 +486,8 @@ def test_help_names_every_command_and_flag(words, call):
     assert (code, err) == (0, "")
     for name in command.COMMANDS:
         assert f"\n  {name} " in out
-    for name in ("size", "arms", "seeds", "set", "workdir", "jobs", "profile", "wandb"):
+    names = ("size", "arms", "seeds", "set", "workdir", "jobs", "profile", "wandb", "mesh")
+    for name in (*names, "compile-for"):
         assert f"\n  --{name}=" in out
     assert "examples:" in out and max(map(len, out.splitlines())) <= 100
 
@@ -616,7 +635,7 @@ def test_run_hands_on_what_was_asked_for(call, handed_on, tmp_path):
     overrides = ("train.steps=5", "model.moe.num_experts=4")
     asked = (STUDY, ("top1", "dense"), "tiny", (4, 0), overrides, workdir)
     assert handed_on == [
-        ("run", asked, {"jobs": 2, "profile": None, "wandb": None}),
+        ("run", asked, {"jobs": 2, "mesh": None, "profile": None, "wandb": None}),
         ("report", (workdir,), {}),
         ("table", (workdir,), {}),
     ]
