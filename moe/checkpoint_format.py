@@ -109,7 +109,7 @@ def seal(path: pathlib.Path) -> None:
     found = {
         file.relative_to(path).as_posix(): _sha256(file)
         for file in sorted(path.rglob("*"))
-        if file.is_file() and file.name not in _LATER
+        if file.is_file() and file.name not in (*_LATER, SEAL)
     }
     (path / SEAL).write_text(json.dumps(found, indent=0), encoding="utf-8")
 
