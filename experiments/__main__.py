@@ -148,8 +148,8 @@ COMMANDS = {
     ),
     "bench": Command(
         benchmarks.run,
-        "step|router|layer|groups|data",
-        "time training steps, routers, dispatchers, routing groups, or the reading of data",
+        "BENCHMARK",
+        "time one of: step, router, layer (dispatchers), groups (of routing), data",
         ("size", "set", "shape", "skews", "dtype", "workdir"),
     ),
     "data": Command(
