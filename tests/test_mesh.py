@@ -124,6 +124,8 @@ def test_the_nearest_meshes_have_as_many_devices_where_there_are_any():
     with pytest.raises(ValueError, match=r"by tensor=8 \(arm moe\); nearest possible: (.*)") as e:
         mesh.choose("tensor:8", arms, 8)
     assert all(mesh.parse(t).size == 8 for t in str(e.value).split("possible: ")[1].split(", "))
+    # Among meshes of any size, those of 8 devices come before nearer ones of 4.
+    assert [m.size for m in mesh.nearest(Mesh(tensor=8), [experiment()], None)] == [8, 8, 8]
     with pytest.raises(ValueError, match="^--mesh=data:4: needs 4 devices, 8 are there; nearest"):
         mesh.choose("data:4", arms, 8)
 
