@@ -36,7 +36,7 @@ test-slow: $(DEV)
 	$(PY) -m pytest -m slow $(PYTEST_ARGS)
 
 test-tpu: $(TPU)  ## compiles for TPU slices, without a TPU
-	PYTHONPATH=$(CURDIR)/$(VENV)/tpu $(PY) -m pytest -m tpu tests/test_tpu_compile.py $(PYTEST_ARGS)
+	PYTHONPATH=$(CURDIR)/$(VENV)/tpu $(PY) -m pytest -m tpu $(PYTEST_ARGS)
 
 lint: $(DEV)
 	$(PY) -m ruff check .
@@ -65,5 +65,5 @@ $(DEV): $(RUNTIME)
 
 $(TPU): $(DEV)
 	@echo "set-up: the TPU compiler"
-	@$(PIP) --no-deps --upgrade --target $(VENV)/tpu -r requirements-tpu-aot.txt
+	@$(PIP) --no-deps --upgrade --target $(VENV)/tpu -r requirements-tpu.txt
 	@touch $@

@@ -11,6 +11,7 @@ from moe.data import loader
 SMALL = ["train.batch=2", "data.sequence_length=16", "model.model_width=32", "model.vocab_size=300"]
 
 
+@pytest.mark.slow
 def test_reading_is_timed_alone_and_in_the_loop(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loader, "load", lambda data, V: SyntheticDataset(V, data.sequence_length))
     row = bench_data.data("tiny", SMALL, batches=20, steps=4, directory=tmp_path)

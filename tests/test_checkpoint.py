@@ -15,6 +15,9 @@ from moe import checkpoint, checkpoint_format
 from moe.checkpoint_format import FORMAT, Identity
 from moe.checksum import checksums
 
+# What orbax leaves unfinished when a file is damaged is nobody's to await.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 MINE = Identity("text", "data-1", "bpe-1")
 
 

@@ -81,7 +81,7 @@ def show(*words):
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.tpu
 @pytest.mark.skipif(
     ahead.importlib.util.find_spec("libtpu") is None, reason="needs requirements-tpu.txt"
 )

@@ -160,6 +160,7 @@ def test_microbatches_on_a_mesh_are_one_batch_on_one_device(name):
     assert_same(trained(name, "expert:2,tensor:2", accumulate=2), trained(name))
 
 
+@pytest.mark.slow
 def test_a_step_on_a_mesh_is_that_of_one_device():
     few = {"depth": 1, "steps": 2}
     assert_same(trained("ragged", "expert:2", **few), trained("ragged", **few))

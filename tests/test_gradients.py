@@ -87,6 +87,7 @@ def test_microbatches_and_devices_give_the_loss_gradient_and_update_of_one_batch
         np.testing.assert_array_equal(parts[1].load_NE, want[1].load_NE)
 
 
+@pytest.mark.slow
 def test_a_sequence_scope_is_not_the_batch():
     # The same weight over each sequence alone gives another loss than over the whole batch.
     batch = jax.tree.map(jnp.asarray, DATASET.batch(0, 0, 8))

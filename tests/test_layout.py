@@ -53,6 +53,7 @@ def test_one_override_says_it():
     assert registry.override(changed, "model.layout", "none") == experiment
 
 
+@pytest.mark.slow
 def test_training_updates_each_layer_by_its_own_router():
     run = Experiment(
         model(First(BALANCED, 1), LossFree(k=2, rate=0.5)),

@@ -251,7 +251,10 @@ def replaced(**changes):
             "m.attention.num_kv_heads=3: must divide num_heads=4",
         ),
         (SMALL.clone(attention=Attention(head_width=7)), "m.attention.head_width=7: must be even"),
-        (SMALL.clone(attention=Attention(rope_base=0.0)), "m.attention.rope_base=0.0: must be > 0"),
+        (
+            SMALL.clone(attention=Attention(rope_base=0.0)),
+            "m.attention.rope_base=0.0: must be > 0 and finite",
+        ),
     ],
 )
 def test_impossible_models_are_one_line(model, line):

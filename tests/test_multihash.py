@@ -38,6 +38,7 @@ def naive(params, x_BLD, id_BL):
     return jnp.stack(y_TD).reshape(x_BLD.shape)
 
 
+@pytest.mark.slow
 def test_values_and_gradients_are_those_of_the_formula(layer, params):
     x_BLD = jax.random.normal(jax.random.key(1), (3, 10, D))
     id_BL = jax.random.randint(jax.random.key(2), (3, 10), 0, V)

@@ -141,6 +141,7 @@ def test_other_plans_are_refused():
         Placed()(Mix(jnp.ones((2, 2, 1)), jnp.ones((2, 2, 1))), jnp.ones((2, D)), None, {}, 2)
 
 
+@pytest.mark.slow
 def test_a_whole_model_is_served_from_copies():
     model = Transformer(
         vocab_size=32,

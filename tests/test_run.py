@@ -110,6 +110,7 @@ def test_a_workdir_of_another_size_is_refused(synthetic, tmp_path):
         run.run("dense_topk_hash", ("top1",), "small", (0,), SMALL, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_does_not_stop_the_others(synthetic, tmp_path, capsys):
     # Without clipping, a huge learning rate overflows at once; the report names the run.
     study(tmp_path, arms=("dense",), overrides=["train.save_every=6"])

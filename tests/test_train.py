@@ -130,6 +130,7 @@ def test_every_learned_leaf_moves_in_one_step():
     assert all(jax.tree.leaves(moved)), moved
 
 
+@pytest.mark.slow
 def test_seeds_share_a_compilation():
     run = experiment(steps=13)
     state = train.init(run, DATASET.corpus)
