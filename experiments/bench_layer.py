@@ -1,4 +1,4 @@
-"""Times every dispatcher against the machine's matmul peak, the dense twin and, if there, peers.
+"""Times every dispatcher, in its groups, against the machine's matmul peak, the dense twin and, if there, peers.
 
 Nothing here reads data. A layer is dispatch, experts and combine on a given plan, so that all see
 the same load; routing has a benchmark of its own.
@@ -91,6 +91,7 @@ class Case:
     both: Callable[[], object]
     temp_bytes: int | None = None
     drop_rate: float = 0.0
+    matrices: int = 3  # of an expert
 
 
 def _table(one: Shape, skew: str, repeats: int, dtype: str) -> list[dict]:
@@ -101,6 +102,8 @@ def _table(one: Shape, skew: str, repeats: int, dtype: str) -> list[dict]:
     for name in mechanisms():
         cases[name] = _mechanism(registry.lookup("dispatch", name), one, plan, dtype)
     cases |= {name: Case(*facts) for name, facts in peers.mixtral(one, plan, dtype).items()}
+    for name, facts in peers.lucidrains(one, dtype).items():
+        cases[name] = Case(*facts, matrices=2)
     calls = {
         (name, which): getattr(case, which)
         for name, case in cases.items()
@@ -108,7 +111,8 @@ def _table(one: Shape, skew: str, repeats: int, dtype: str) -> list[dict]:
     }
     seconds = interleaved(calls, repeats)
     median = {key: statistics.median(found) for key, found in seconds.items()}
-    rate = {name: 3 * one.flops / median[name, "both"] for name in cases}
+    # Forward and backward are three times forward, whose FLOPs are those of three matrices.
+    rate = {n: case.matrices * one.flops / median[n, "both"] for n, case in cases.items()}
     rows = []
     for name, case in cases.items():
         pairs = zip(seconds[name, "both"], seconds["dense", "both"], strict=True)
@@ -210,12 +214,21 @@ def _dense(one: Shape, dtype: str) -> Case:
 
 
 def _mechanism(dispatch, one: Shape, plan, dtype: str) -> Case:
+    import jax
+
+    from moe.dispatch.parallel import serve
+
     experts, params, x_TD = _inputs(one, one.F, one.E, dtype)
+    G = dispatch.groups(one.T)
+    lead = (one.T,) if G == 1 else (G, one.T // G)
+
+    def group(params, plan, x_TD):
+        return dispatch(plan, x_TD, experts, params, one.E)
 
     def run(params, x_TD, gate_TK):
-        return dispatch(plan.replace(gate_TK=gate_TK), x_TD, experts, params, one.E)
-
-    import jax
+        made = plan.replace(gate_TK=gate_TK)
+        made, x = jax.tree.map(lambda a: a.reshape(*lead, a.shape[1]), (made, x_TD))
+        return serve(group, params, made, x, G, dispatch.tokenwise)
 
     stats = jax.jit(run)(params, x_TD, plan.gate_TK)[1]
     dropped = float(stats.dropped_K.sum() / stats.load_E.sum())

@@ -97,9 +97,12 @@ def _optimizer(experiment) -> Callable:
     import jax.numpy as jnp
     import optax
 
+    from moe.gradients import split_state
+
     model = experiment.model
     ids = jnp.zeros((1, experiment.data.sequence_length), jnp.int32)
     params = jax.jit(lambda key: model.init(key, ids, None, ids)["params"])(jax.random.key(0))
+    params, _ = split_state(params)
     transformation = experiment.optimizer.transformation(experiment.train.steps)
 
     @jax.jit

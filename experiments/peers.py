@@ -1,4 +1,4 @@
-"""Hugging Face's experts on torch, to be timed beside ours where both are installed."""
+"""Others' layers on torch, to be timed beside ours where they are installed."""
 
 from collections.abc import Callable
 
@@ -39,6 +39,32 @@ def mixtral(one, plan, dtype: str = "float32") -> dict[str, tuple[Callable, Call
         gate_TK = torch.tensor(np.asarray(plan.gate_TK), requires_grad=True, **place)
         found[f"hf {form}"] = _calls(torch, experts, (x, index_TK, gate_TK))
     return found
+
+
+def lucidrains(one, dtype: str = "float32") -> dict[str, tuple[Callable, Callable, int | None]]:
+    """The layer of the package mixture-of-experts, which knows k = 2 only: its own router, capacity
+    factor 1.25, experts of two matrices. As `mixtral`, on the CPU.
+    """
+    try:
+        import torch
+        from mixture_of_experts import MoE
+    except ImportError:
+        return {}
+    if one.k != 2:
+        return {}
+    torch.manual_seed(0)
+    layer = MoE(one.D, one.E, one.F, second_policy_train="all").to(getattr(torch, dtype))
+    x = torch.randn(1, one.T, one.D, requires_grad=True, dtype=getattr(torch, dtype))
+
+    def forward():
+        with torch.no_grad():
+            layer(x)
+
+    def both():
+        layer.zero_grad()
+        layer(x)[0].float().square().sum().backward()
+
+    return {"lucidrains": (forward, both, None)}
 
 
 def _calls(torch, experts, inputs: tuple) -> tuple[Callable, Callable, int | None]:

@@ -7,7 +7,7 @@ import os
 import pathlib
 from collections.abc import Callable, Sequence
 
-from experiments import lock, workers
+from experiments import lock, together, workers
 from experiments.request import resolve
 from experiments.task import Task, write
 from moe import registry
@@ -64,6 +64,7 @@ def run(
         if mesh is not None:
             held.enter_context(in_use(mesh))
             on_log = on_log or (lambda arm, seed, row: None)
+        held.enter_context(together.watching())
         workers.run(tasks, jobs, on_log)
 
 

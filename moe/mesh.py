@@ -13,6 +13,7 @@ from moe.registry import no_such
 
 AXES = ("data", "fsdp", "expert", "tensor")
 LARGEST = 2**20  # devices
+PATIENCE_S = 60  # until processes give up one that does not answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,11 +227,12 @@ def join(coordinator: str, count: int | None, number: int | None) -> None:
     """
     import jax
 
+    patience = dict.fromkeys(("heartbeat_timeout_seconds", "shutdown_timeout_seconds"), PATIENCE_S)
     if coordinator == "auto":
         if (count, number) != (None, None):
             raise ValueError("--coordinator=auto: takes no --num_processes and no --process_id")
         try:
-            jax.distributed.initialize()
+            jax.distributed.initialize(**patience)
         except (ValueError, RuntimeError) as error:
             raise ValueError(
                 "--coordinator=auto: no cluster is found here; name --coordinator=HOST:PORT, "
@@ -245,7 +247,7 @@ def join(coordinator: str, count: int | None, number: int | None) -> None:
         raise ValueError(f"--{missing}: is missing beside --coordinator={coordinator}")
     if not 0 <= number < count:
         raise ValueError(f"--process_id={number}: must be in [0, num_processes={count})")
-    jax.distributed.initialize(coordinator, count, number)
+    jax.distributed.initialize(coordinator, count, number, **patience)
 
 
 def is_first() -> bool:

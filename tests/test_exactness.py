@@ -12,10 +12,13 @@ from moe import compiled, mesh, sharding, train
 from moe.attention import Attention
 from moe.data import Data
 from moe.dispatch.all_to_all import AllToAll
+from moe.dispatch.auto import Auto
 from moe.dispatch.einsum import Einsum
 from moe.dispatch.gather import Gather
 from moe.dispatch.oracle import Oracle
+from moe.dispatch.overflow import Exact
 from moe.dispatch.ragged import Ragged
+from moe.dispatch.ragged_all_to_all import RaggedAllToAll
 from moe.dispatch.ring import Ring
 from moe.experiment import Experiment, Train
 from moe.experts import NullExperts, SharedExpert, SwiGLU
@@ -38,6 +41,10 @@ DISPATCHERS = {  # 8 rows of 16 tokens are 8 groups; at capacity factor 1 a fift
     "ragged": Ragged(),
     "ring": Ring(),
     "all_to_all": AllToAll(capacity_factor=8.0),
+    "all_to_all exact": AllToAll(0.5, Exact()),
+    "ragged_all_to_all exact": RaggedAllToAll(0.5, Exact()),
+    "gather exact": Gather(1.0, Exact(), group_size=16),
+    "auto": Auto(),
     "oracle": Oracle(),
 }
 
@@ -113,6 +120,10 @@ def assert_same(got, want):
 
 
 CASES = [
+    ("all_to_all exact", "data:2,expert:4"),
+    ("ragged_all_to_all exact", "expert:4,tensor:2"),
+    ("gather exact", "data:2,expert:2"),
+    ("auto", "fsdp:2,expert:4"),
     ("einsum", "data:2,expert:4"),
     ("einsum", "fsdp:2,tensor:2"),
     ("einsum", "expert:8"),

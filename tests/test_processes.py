@@ -3,10 +3,13 @@
 import json
 import os
 import pathlib
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -26,16 +29,17 @@ FIELDS = [
 ARMS = ("top2", "hash_balanced")  # one learns, one is fitted to the corpus before step 0
 
 
-def train(workdir, mesh_text, processes=1):
-    """Runs the command in so many processes; returns what the first one printed."""
+def start(workdir, mesh_text, processes, *more):
+    """The command in so many processes."""
     words = ["run", "dense_topk_hash", f"--arms={','.join(ARMS)}", "--seeds=0"]
-    words += [f"--workdir={workdir}", f"--mesh={mesh_text}", *(f"--set={f}" for f in FIELDS)]
+    fields = [f"--set={field}" for field in (*FIELDS, *more)]
+    words += [f"--workdir={workdir}", f"--mesh={mesh_text}", *fields]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     if processes > 1:
         words += [f"--coordinator=127.0.0.1:{port}", f"--num_processes={processes}"]
-    started = [
+    return [
         subprocess.Popen(
             [sys.executable, COMMAND, *words, *([f"--process_id={i}"] if processes > 1 else [])],
             stdout=subprocess.PIPE,
@@ -45,6 +49,11 @@ def train(workdir, mesh_text, processes=1):
         )
         for i in range(processes)
     ]
+
+
+def train(workdir, mesh_text, processes=1):
+    """Runs the command in so many processes; returns what the first one printed."""
+    started = start(workdir, mesh_text, processes)
     try:
         texts = [process.communicate(timeout=900)[0] for process in started]
     finally:
@@ -107,3 +116,33 @@ def test_a_bad_address_is_one_line(coordinator, count, number, line):
     with pytest.raises(ValueError) as error:
         mesh.join(coordinator, count, number)
     assert str(error.value) == line
+
+
+@pytest.mark.slow
+def test_when_a_process_dies_the_other_stops_with_one_line(tmp_path):
+    processes = start(tmp_path, "data:2", 2, "train.steps=100000")
+    metrics = tmp_path / ARMS[0] / "seed0" / "metrics.jsonl"
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 3):
+        assert all(process.poll() is None for process in processes), processes[0].communicate()[0]
+        time.sleep(0.2)
+    processes[1].kill()
+    text = processes[0].communicate(timeout=120)[0]
+    lines = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert processes[0].returncode == 2 and len(lines) == 1, text
+    assert lines[0].startswith("error: process 0 of 2: another one is gone (")
+    processes[1].communicate()
+    assert "Traceback" not in text
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_after_a_save(tmp_path):
+    processes = start(tmp_path, "data:2", 2, "train.steps=100000")
+    metrics = tmp_path / ARMS[0] / "seed0" / "metrics.jsonl"
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 3):
+        assert all(process.poll() is None for process in processes), processes[0].communicate()[0]
+        time.sleep(0.2)
+    processes[1].send_signal(signal.SIGTERM)
+    texts = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(texts)
+    step = int(re.search(rf"{ARMS[0]} seed 0 at step (\d+)", texts[0])[1])
+    assert (tmp_path / ARMS[0] / "seed0" / "checkpoints" / str(step)).is_dir()

@@ -1,0 +1,31 @@
+"""What a process does when one that trains with it is gone."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from experiments.mistakes import line
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[None]:
+    """Ends this process, with one line and exit code 2, when a collective finds nobody there.
+
+    At once, since leaving in order would wait for the process that is gone. A process that is not
+    in a collective is ended by JAX when heartbeats stay away (`moe.mesh.PATIENCE_S`).
+    """
+    import jax
+
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        print(
+            f"error: process {jax.process_index()} of {jax.process_count()}: another one is gone "
+            f"({line(error)[:200]}); the same commands, in all processes, resume",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(2)
