@@ -1,4 +1,4 @@
-"""Times every dispatcher, in its groups, against the machine's matmul peak, the dense twin and, if there, peers.
+"""Times every dispatcher against the matmul peak, the dense twin and, if there, peers.
 
 Nothing here reads data. A layer is dispatch, experts and combine on a given plan, so that all see
 the same load; routing has a benchmark of its own.

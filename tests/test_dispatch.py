@@ -222,6 +222,10 @@ def test_groups_and_overhead():
         (Einsum(group_size=36), "d.group_size=36: must divide the 48 tokens of a batch, or be 0"),
         (Ragged(Blocked(0)), "d.kernel.block=0: must be >= 1"),
         (Ragged(Blocked(8, 9)), r"d.kernel.tail=9: must be in \[1, block=8\]"),
+        (
+            Gather(overflow=Exact(), group_size=16),
+            "d.group_size=16: must be 0, one group, with overflow=exact",
+        ),
         (Gather(capacity_factor=-1.0), "d.capacity_factor=-1.0: must be a number > 0"),
     ],
 )

@@ -85,8 +85,10 @@ def test_every_router_gets_the_oracle_s_numbers(name, devices, plans, arrays, wa
             whole = 0 if isinstance(plan, Choices | Slots) else 1e-6  # a soft load is no count
             np.testing.assert_allclose(stats.load_E, want.load_E, whole, err_msg=str(key))
             assert float(stats.dropped_K.sum()) == 0, key
-            for shard in stats.load_E.addressable_shards:  # bit-equal on all devices
-                np.testing.assert_array_equal(shard.data, np.asarray(stats.load_E))
+            assert not isinstance(dispatch, Parallel) or stats.load_E.is_fully_replicated
+            if stats.load_E.is_fully_replicated:  # bit-equal on all devices
+                for shard in stats.load_E.addressable_shards:
+                    np.testing.assert_array_equal(shard.data, np.asarray(stats.load_E))
             for got, hoped in zip(jax.tree.leaves(grads), jax.tree.leaves(want_grads), strict=True):
                 if got.dtype != jax.dtypes.float0:
                     largest = float(jnp.abs(hoped).max()) + 1e-6

@@ -43,7 +43,6 @@ DISPATCHERS = {  # 8 rows of 16 tokens are 8 groups; at capacity factor 1 a fift
     "all_to_all": AllToAll(capacity_factor=8.0),
     "all_to_all exact": AllToAll(0.5, Exact()),
     "ragged_all_to_all exact": RaggedAllToAll(0.5, Exact()),
-    "gather exact": Gather(1.0, Exact(), group_size=16),
     "auto": Auto(),
     "oracle": Oracle(),
 }
@@ -122,7 +121,6 @@ def assert_same(got, want):
 CASES = [
     ("all_to_all exact", "data:2,expert:4"),
     ("ragged_all_to_all exact", "expert:4,tensor:2"),
-    ("gather exact", "data:2,expert:2"),
     ("auto", "fsdp:2,expert:4"),
     ("einsum", "data:2,expert:4"),
     ("einsum", "fsdp:2,tensor:2"),

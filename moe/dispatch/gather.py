@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from moe import sharding
 from moe.dispatch.contract import Elsewhere, Grouped, Stats, mix, no_drops, serve_slots
-from moe.dispatch.overflow import Drop, Overflow
+from moe.dispatch.overflow import Drop, Exact, Overflow
 from moe.dispatch.ragged import Ragged
 from moe.dispatch.rows import combine_rows, take_rows
 from moe.routing import Mix, Slots, capacity, owners, slot_rows
@@ -24,7 +24,8 @@ class Gather(Grouped):
 
     Attributes:
       capacity_factor: slots per expert over assignments per expert at perfect balance.
-      overflow: what becomes of assignments without a slot; `exact` serves them by `ragged`.
+      overflow: what becomes of assignments without a slot; `exact` serves them by `ragged`, and
+        wants one group.
       group_size: tokens that are routed together and share slots; 0 is all of them, which no mesh
         can split.
     """
@@ -67,6 +68,14 @@ class Gather(Grouped):
         rest_TD, dropped_K = self.overflow(left_TK, plan, x_TD, E, rest, axes)
         load_E = plan.assigned_TE(T, E).sum(axis=0)
         return y_TD + rest_TD, Stats(load_E, dropped_K, jnp.mean(token_R < T, dtype=jnp.float32))
+
+    def check(self, path, tokens):
+        """Raises ValueError as all with groups do, and for groups whose overflow is answered."""
+        super().check(path, tokens)
+        if isinstance(self.overflow, Exact) and 0 < self.group_size < tokens:
+            raise ValueError(
+                f"{path}.group_size={self.group_size}: must be 0, one group, with overflow=exact"
+            )
 
     def overhead(self, T, K, E, D):
         """Moves rows by gathers, without a matrix product."""

@@ -44,10 +44,7 @@ class Drop(Overflow):
 
 @dataclasses.dataclass(frozen=True)
 class Exact(Overflow):
-    """Serves them by a slower path, which is taken only in steps that need it.
-
-    In groups, which are mapped over, it is taken in every step.
-    """
+    """Serves them by a slower path, which is taken only in steps that need it."""
 
     def __call__(self, left_TK, plan, x_TD, E, serve, axes=()):
         """Returns the outputs, and no drops."""
