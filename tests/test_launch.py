@@ -10,8 +10,8 @@ import pytest
 from launch import __main__ as launch
 from launch import targets
 
-WORDS = ["run", "dense_topk_hash/top2", "--workdir=gs://bucket/a b", "--mesh=data:4,expert:4"]
-RUN = "-m experiments run dense_topk_hash/top2 '--workdir=gs://bucket/a b' --mesh=data:4,expert:4"
+WORDS = ["run", "dense_topk_hash/top2", "--workdir=/mnt/bucket/a b", "--mesh=data:4,expert:4"]
+RUN = "-m experiments run dense_topk_hash/top2 '--workdir=/mnt/bucket/a b' --mesh=data:4,expert:4"
 JOINED = f"python3 {RUN} --coordinator=auto"
 
 

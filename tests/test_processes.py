@@ -133,7 +133,7 @@ def test_when_a_process_dies_the_other_stops_in_time_and_says_why(tmp_path):
     processes[1].kill()
     text = processes[0].communicate(timeout=2 * mesh.PATIENCE_S)[0]
     processes[1].communicate()
-    # Its own line where a collective failed; JAX ends a process that waits for the one that is gone.
+    # Its own line where a collective failed; JAX ends a process that waits for the dead one.
     lines = [line for line in text.splitlines() if line.startswith("error: ")]
     assert processes[0].returncode != 0 and len(lines) <= 1, text
     assert "resume" in "".join(lines) or "another task died" in text
