@@ -33,7 +33,7 @@ test-fast: $(DEV)
 	$(PY) -m pytest -m "not slow and not tpu" --cov -n auto --maxprocesses=4 --dist=loadscope $(PYTEST_ARGS)
 
 test-slow: $(DEV)
-	$(PY) -m pytest -m slow $(PYTEST_ARGS)
+	$(PY) -m pytest -m slow -n auto --maxprocesses=2 --dist=loadscope $(PYTEST_ARGS)
 
 test-tpu: $(TPU)  ## compiles for TPU slices, without a TPU
 	PYTHONPATH=$(CURDIR)/$(VENV)/tpu $(PY) -m pytest -m tpu $(PYTEST_ARGS)

@@ -163,16 +163,22 @@ def make_plan(one: Shape, skew: str):
     return Choices(expert_TK.astype(jnp.int32), gate_TK)
 
 
-def timed_calls(function: Callable, *arguments) -> tuple[Callable, Callable, int]:
-    """Compiled forward and forward-and-backward calls, and the bytes that the latter allocates."""
+def timed_calls(function: Callable, *arguments, plan=()) -> tuple[Callable, Callable, int]:
+    """Compiled forward and forward-and-backward calls, and the bytes that the latter allocates.
+
+    plan: a last argument without gradient; as a constant, the compiler would sort it.
+    """
     import jax
     import jax.numpy as jnp
+
+    count = len(arguments)
+    arguments += (plan,) if plan else ()
 
     def loss(*arguments):
         return jnp.sum(jnp.square(function(*arguments).astype(jnp.float32)))
 
     forward = jax.jit(function)
-    both = jax.jit(jax.grad(loss, tuple(range(len(arguments))))).lower(*arguments).compile()
+    both = jax.jit(jax.grad(loss, tuple(range(count)))).lower(*arguments).compile()
     memory = both.memory_analysis()
     temp_bytes = memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else None
     return lambda: forward(*arguments), lambda: both(*arguments), temp_bytes
@@ -225,14 +231,15 @@ def _mechanism(dispatch, one: Shape, plan, dtype: str) -> Case:
     def group(params, plan, x_TD):
         return dispatch(plan, x_TD, experts, params, one.E)
 
-    def run(params, x_TD, gate_TK):
+    def run(params, x_TD, gate_TK, plan):
         made = plan.replace(gate_TK=gate_TK)
         made, x = jax.tree.map(lambda a: a.reshape(*lead, a.shape[1]), (made, x_TD))
         return serve(group, params, made, x, G, dispatch.tokenwise)
 
-    stats = jax.jit(run)(params, x_TD, plan.gate_TK)[1]
+    stats = jax.jit(run)(params, x_TD, plan.gate_TK, plan)[1]
     dropped = float(stats.dropped_K.sum() / stats.load_E.sum())
-    return Case(*timed_calls(lambda *a: run(*a)[0], params, x_TD, plan.gate_TK), drop_rate=dropped)
+    calls = timed_calls(lambda *a: run(*a)[0], params, x_TD, plan.gate_TK, plan=plan)
+    return Case(*calls, drop_rate=dropped)
 
 
 def _print(rows: list[dict], one: Shape, skew: str, repeats: int) -> None:

@@ -162,7 +162,7 @@ def _moe(experiment, x_BLD) -> dict[str, Callable]:
     x_GTD, key_GT = x_BLD.reshape(G, T // G, D), key_T.reshape(G, T // G)
     plans = jax.jit(jax.vmap(lambda x, key: route(learned, x, key).plan))(x_GTD, key_GT)
 
-    def served(experts, x_GTD):
+    def served(experts, x_GTD, plans):
         def group(plan, x_TD):
             return moe.dispatch(plan, x_TD, moe.experts, experts, own)[0]
 
@@ -174,6 +174,6 @@ def _moe(experiment, x_BLD) -> dict[str, Callable]:
     x_ECD = jnp.resize(x_BLD, (own, rows, D))
     return {
         "routing": timed_calls(routing, learned, x_BLD)[1],
-        "served": timed_calls(served, params["experts"], x_GTD)[1],
+        "served": timed_calls(served, params["experts"], x_GTD, plan=plans)[1],
         "experts": timed_calls(moe.experts, params["experts"], x_ECD)[1],
     }
