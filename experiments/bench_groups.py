@@ -158,6 +158,6 @@ def _plot(rows: list[dict], path: pathlib.Path) -> None:
             axes.set_xscale("log", base=2)
             axes.set_xticks(sizes, [str(size) for size in sizes])
             axes.set_xlabel("tokens in a group")
-        left.legend(fontsize="small", loc=(0.7, 0.4))
+        left.legend(fontsize="small", ncols=2, loc=(0.42, 0.36))
         figure.savefig(path, dpi=150)
         pyplot.close(figure)
