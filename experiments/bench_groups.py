@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Sequence
 
 from experiments.bench import interleaved, processor
-from experiments.bench_layer import Shape, make_plan, timed_calls
+from experiments.bench_layer import Shape, dense_case, layer_inputs, make_plan, timed_calls
 
 SHAPE = Shape(4096, 512, 2048, 8, 2)
 SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -31,7 +31,7 @@ def groups(
     dense twin's, capacity factor 1.25), drop_rate (skew -> factor -> share of assignments).
     """
     cases = {group: _case(one, group) for group in sizes if group <= one.T}
-    dense = timed_calls(*_dense(one))[1]
+    dense = dense_case(one, "float32").both
     seconds = interleaved({"dense": dense, **{g: case for g, (case, _) in cases.items()}}, repeats)
     rows = []
     for group, (_, flops) in cases.items():
@@ -55,28 +55,14 @@ def groups(
     return rows
 
 
-def _dense(one: Shape):
-    """The dense twin as (function, params, x)."""
-    import jax
-
-    from moe.experts import SwiGLU
-
-    ffn = SwiGLU(one.k * one.F)
-    params = jax.jit(lambda key: ffn.init(key, 1, one.D))(jax.random.key(2))
-    x_TD = jax.random.normal(jax.random.key(3), (one.T, one.D))
-    return lambda params, x_TD: ffn(params, x_TD[None])[0], params, x_TD
-
-
 def _case(one: Shape, group: int):
     """The timed call of einsum at factor 1.25, and the forward FLOPs at factor 1."""
     import jax
 
     from moe.dispatch.einsum import Einsum
-    from moe.experts import SwiGLU
 
-    experts = SwiGLU(one.F)
-    params = jax.jit(lambda key: experts.init(key, one.E, one.D))(jax.random.key(2))
-    x_GTD = jax.random.normal(jax.random.key(3), (one.T // group, group, one.D))
+    experts, params, x_TD = layer_inputs(one, one.F, one.E, "float32")
+    x_GTD = x_TD.reshape(one.T // group, group, one.D)
     plans = _plans(one, "uniform", group)
 
     def run(factor, params, x_GTD, plans):

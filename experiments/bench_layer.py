@@ -97,7 +97,7 @@ class Case:
 def _table(one: Shape, skew: str, repeats: int, dtype: str) -> list[dict]:
     from experiments import peers
 
-    cases = {"matmul": _matmul(one, dtype), "dense": _dense(one, dtype)}
+    cases = {"matmul": _matmul(one, dtype), "dense": dense_case(one, dtype)}
     plan = make_plan(one, skew)
     for name in mechanisms():
         cases[name] = _mechanism(registry.lookup("dispatch", name), one, plan, dtype)
@@ -200,7 +200,8 @@ def _matmul(one: Shape, dtype: str) -> Case:
     return Case(functools.partial(times, 3), functools.partial(times, 9))
 
 
-def _inputs(one: Shape, width: int, E: int, dtype: str):
+def layer_inputs(one: Shape, width: int, E: int, dtype: str):
+    """SwiGLU experts of that width, their parameters, and the tokens."""
     import jax
 
     from moe.experts import SwiGLU
@@ -213,9 +214,9 @@ def _inputs(one: Shape, width: int, E: int, dtype: str):
     return experts, params, jax.random.normal(jax.random.key(3), (one.T, one.D), dtype)
 
 
-def _dense(one: Shape, dtype: str) -> Case:
+def dense_case(one: Shape, dtype: str) -> Case:
     """The dense feed-forward layer of the same active FLOPs."""
-    ffn, params, x_TD = _inputs(one, one.k * one.F, 1, dtype)
+    ffn, params, x_TD = layer_inputs(one, one.k * one.F, 1, dtype)
     return Case(*timed_calls(lambda params, x_TD: ffn(params, x_TD[None])[0], params, x_TD))
 
 
@@ -224,7 +225,7 @@ def _mechanism(dispatch, one: Shape, plan, dtype: str) -> Case:
 
     from moe.dispatch.parallel import serve
 
-    experts, params, x_TD = _inputs(one, one.F, one.E, dtype)
+    experts, params, x_TD = layer_inputs(one, one.F, one.E, dtype)
     G = dispatch.groups(one.T)
     lead = (one.T,) if G == 1 else (G, one.T // G)
 

@@ -27,6 +27,7 @@ from moe.checkpoint_format import (
     steps,
 )
 from moe.checksum import checksums, names
+from moe.mesh import is_first
 
 
 class Checkpoints:
@@ -51,7 +52,7 @@ class Checkpoints:
         self._directory, self._identity, self._say = directory.absolute(), identity, say
         self._keep_last, self._keep_best = keep_last, keep_best
         self._directory.mkdir(parents=True, exist_ok=True)
-        if _first_process():
+        if is_first():
             for left in self._directory.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(left, ignore_errors=True)
             for left in self._directory.glob("*.deleted"):
@@ -164,7 +165,7 @@ class Checkpoints:
 
     def _seal(self) -> None:
         """Called by orbax, in its thread, when all files are written and none has its name yet."""
-        if _first_process():
+        if is_first():
             (path,) = self._directory.glob("*.orbax-checkpoint-tmp*")
             seal(path)
 
@@ -185,7 +186,7 @@ class Checkpoints:
         keep |= {step for _, step in best[: self._keep_best]}
         for step in sorted(self._loss.keys() - keep):
             del self._loss[step]
-            if _first_process():
+            if is_first():
                 gone = self._directory / f"{step}.deleted"
                 (self._directory / str(step)).rename(gone)
                 shutil.rmtree(gone, ignore_errors=True)
@@ -198,7 +199,7 @@ class Checkpoints:
         while aside.exists():
             n += 1
             aside = path.with_name(f"{step}.damaged-{n}")
-        if _first_process():
+        if is_first():
             path.rename(aside)
         return aside
 
@@ -252,7 +253,3 @@ def abstract(state: Any) -> Any:
     return jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), state
     )
-
-
-def _first_process() -> bool:
-    return jax.process_index() == 0

@@ -68,11 +68,6 @@ class Auto(Dispatch):
         _say(f"dispatch auto: {explain(choice)}")
         return choice.dispatch
 
-    def overhead(self, T, K, E, D):
-        """Moves rows by gathers and collectives, without a matrix product."""
-        del T, K, E, D
-        return 0.0
-
     def check(self, path, tokens):
         """Raises ValueError unless 0 < room."""
         del tokens

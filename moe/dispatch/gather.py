@@ -76,8 +76,3 @@ class Gather(Grouped):
             raise ValueError(
                 f"{path}.group_size={self.group_size}: must be 0, one group, with overflow=exact"
             )
-
-    def overhead(self, T, K, E, D):
-        """Moves rows by gathers, without a matrix product."""
-        del T, K, E, D
-        return 0.0

@@ -111,11 +111,6 @@ class Parallel(Dispatch):
             )
         return self.local(plan, x_TD, experts, params, E)
 
-    def overhead(self, T, K, E, D):
-        """Moves rows by gathers and collectives, without a matrix product."""
-        del T, K, E, D
-        return 0.0
-
 
 def gather_tokens(
     local: Dispatch,

@@ -55,11 +55,6 @@ class Ragged(Dispatch):
             return super().exchange(plan, x_TD, experts, params, E, size)
         return gather_tokens(self, plan, x_TD, experts, params, E, size)
 
-    def overhead(self, T, K, E, D):
-        """Moves rows by gathers, without a matrix product."""
-        del T, K, E, D
-        return 0.0
-
     def check(self, path, tokens):
         """Raises ValueError for impossible tiles."""
         del tokens
