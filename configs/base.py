@@ -21,7 +21,7 @@ def config() -> Experiment:
             attention=Attention(num_heads=12, num_kv_heads=4, head_width=64),
             ffn=SwiGLU(width=2048),
             dtype="bfloat16",
-            remat=True,
+            remat="period",
         ),
         data=Data(sequence_length=1024, held_out_windows=64),
         optimizer=Optimizer(learning_rate=6e-4),

@@ -95,6 +95,13 @@ class Period(nn.Module):
         return x_BLD, tuple(reports)
 
 
+def _rematerialized(period: type[nn.Module], remat: str) -> type[nn.Module]:
+    if remat == "none":
+        return period
+    kept = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+    return nn.remat(period, prevent_cse=False, policy=kept)
+
+
 class Transformer(nn.Module):
     """A decoder-only language model; the tree of modules is the model's whole configuration.
 
@@ -107,7 +114,8 @@ class Transformer(nn.Module):
       layout: gives some of them another router, or none for the same in all.
       tied_head: the output projection is the embedding, transposed.
       dtype: of activations and matrix products; parameters, norms, router and logits stay float32.
-      remat: recompute each period in the backward pass, to save memory.
+      remat: what the backward pass computes again, to save memory: "none"; "period", all of each
+        period of layers; "dots", all but the plain matrix products.
       unroll: periods in one step of the scan over depth.
     """
 
@@ -121,7 +129,7 @@ class Transformer(nn.Module):
     layout: Layout | None = None
     tied_head: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: bool = False
+    remat: Literal["none", "dots", "period"] = "none"
     unroll: int = 1
 
     @property
@@ -162,7 +170,7 @@ class Transformer(nn.Module):
         x_BLD = sharding.constrain(x_BLD, "BLD")
         scan_length = self.num_layers // len(moes)
         layers = nn.scan(
-            nn.remat(Period, prevent_cse=False) if self.remat else Period,
+            _rematerialized(Period, self.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast, nn.broadcast if rng is None else 0),

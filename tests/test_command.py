@@ -14,7 +14,6 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-import experiments
 from experiments import __main__ as command
 from experiments import commands
 from moe import registry
@@ -620,8 +619,8 @@ def handed_on(monkeypatch):
         "bench_data": {"data": keep("data")},
     }
     for name, functions in parts.items():
-        module = types.SimpleNamespace(**functions)
-        monkeypatch.setattr(experiments, name, module, raising=False)
+        for function, stand_in in functions.items():
+            monkeypatch.setattr(f"experiments.{name}.{function}", stand_in)
     return calls
 
 

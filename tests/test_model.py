@@ -90,7 +90,8 @@ def test_unrolling_and_remat_change_nothing(params):
         return jax.jit(jax.grad(loss))(params)
 
     want = grads(SMALL)
-    for other in (SMALL.clone(unroll=2), SMALL.clone(remat=True)):
+    changes = ({"unroll": 2}, {"remat": "period"}, {"remat": "dots"})
+    for other in (SMALL.clone(**change) for change in changes):
         assert other != SMALL
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), grads(other), want

@@ -141,6 +141,17 @@ def test_seeds_share_a_compilation():
     assert train._train_step._cache_size() == before
 
 
+@pytest.mark.slow
+def test_donation_frees_the_state_and_changes_nothing():
+    run = experiment()
+    state, batch = train.init(run, DATASET.corpus), DATASET.batch(0, 0, 4)
+    keeping = jax.jit(train._train_step.__wrapped__, static_argnums=0)
+    want = keeping(dataclasses.replace(run, seed=0), state, batch, run.seed)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    same(train.train_step(run, state, batch), want)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+
+
 def test_seeds_give_different_parameters_and_layers_different_tables():
     one, two = (
         train.init(dataclasses.replace(experiment(BALANCED), seed=s), DATASET.corpus).params
