@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from absl import flags
 
-from experiments import benchmarks, commands, options
+from experiments import benchmarks, commands, huge_pages, options
 from experiments.interrupts import Interrupted
 from experiments.mistakes import is_mistake, line
 from experiments.request import Request, parse_name, request, resolve, watch
@@ -243,4 +243,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["bench"]:
+        huge_pages.restart()
     sys.exit(main(sys.argv))

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import concurrent.futures.process
-import contextlib
 import dataclasses
 import multiprocessing
 import multiprocessing.connection
@@ -12,14 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from experiments import interrupts
+from experiments import huge_pages, interrupts
 from experiments.mistakes import is_mistake, line
 from experiments.progress import Progress
 from experiments.task import Task, dataset_of, run_task
 
-# Large arrays come and go at every step; in huge pages the kernel maps them far faster. Read by
-# the C library when a process starts (glibc 2.35 or newer; unknown elsewhere and then ignored).
-_HUGE_PAGES = "glibc.malloc.hugetlb=1"
 _ASKED: list[int] = []  # the signals that this process got, if it is one of those below
 
 
@@ -91,7 +87,7 @@ def _run_processes(
         stop.set()
     try:
         with (
-            _environment("GLIBC_TUNABLES", _HUGE_PAGES),
+            huge_pages.in_new_processes(),
             concurrent.futures.ProcessPoolExecutor(
                 jobs, mp_context=context, initializer=_start, initargs=(rows, cores, stop, jobs)
             ) as pool,
@@ -130,20 +126,6 @@ def _end(processes: Sequence[multiprocessing.Process], seconds: float) -> None:
     for process in processes:
         process.join(max(0, deadline - time.monotonic()))
         process.kill()
-
-
-@contextlib.contextmanager
-def _environment(name: str, setting: str):
-    """Adds a setting to a colon-separated environment variable, for processes started inside."""
-    before = os.environ.get(name)
-    os.environ[name] = ":".join(filter(None, [before, setting]))
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def _start(rows, cores, stop, jobs: int) -> None:

@@ -264,3 +264,21 @@ def test_notices_are_printed(capsys):
     loop.notices({"kind": "notice", "message": "one line"})
     loop.notices({"kind": "step", "step": 1})
     assert capsys.readouterr().err == "one line\n"
+
+
+def test_huge_pages_are_asked_for_in_new_processes_and_once(monkeypatch):
+    from experiments import huge_pages
+
+    started = []
+    monkeypatch.setattr(huge_pages.os, "execv", lambda *command: started.append(command))
+    monkeypatch.setattr(huge_pages.sys, "platform", "linux")
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.perturb=0")
+    with huge_pages.in_new_processes():
+        asked = huge_pages.os.environ["GLIBC_TUNABLES"]
+        assert asked == "glibc.malloc.perturb=0:glibc.malloc.hugetlb=1"
+        huge_pages.restart()
+        assert not started  # this process has them
+    assert huge_pages.os.environ["GLIBC_TUNABLES"] == "glibc.malloc.perturb=0"
+    huge_pages.restart()
+    assert started == [(huge_pages.sys.executable, huge_pages.sys.orig_argv)]
+    assert huge_pages.os.environ["GLIBC_TUNABLES"] == asked
