@@ -57,11 +57,26 @@ def step(
     title = " ".join([study_name, f"--size={size}", *(f"--set {o}" for o in overrides)])
     _print(rows, experiments, base, title, repeats)
     shares = bench_parts.parts(experiments, dataset)
-    if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
-        found = json.dumps({"title": title, "steps": rows, "parts": shares}, indent=1)
-        (directory / "step.json").write_text(found + "\n", encoding="utf-8")
+    save(directory, "step", {"title": title, "steps": rows, "parts": shares})
     return rows
+
+
+def save(
+    directory: pathlib.Path | None,
+    name: str,
+    found: Any,
+    plot: Callable[[pathlib.Path], None] | None = None,
+) -> None:
+    """Writes NAME.json, and NAME.png by `plot`, into the folder, if there is one; says so."""
+    if directory is None:
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    written = [directory / f"{name}.json"]
+    written[0].write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if plot is not None:
+        written.append(directory / f"{name}.png")
+        plot(written[1])
+    print(f"\nwritten: {', '.join(map(str, written))}")
 
 
 def _print(rows: list[dict], experiments: dict, base, title: str, repeats: int) -> None:

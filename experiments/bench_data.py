@@ -1,7 +1,6 @@
 """Times the reading of data: alone, and as what a training loop waits for it."""
 
 import itertools
-import json
 import pathlib
 import statistics
 import time
@@ -25,7 +24,7 @@ def data(
     from step 0 and from step 10,000), batches_per_s and tokens_per_s (a stream that nobody uses),
     wait_s and step_s (medians), share (summed waiting over summed steps and waiting).
     """
-    from experiments.bench import processor
+    from experiments.bench import processor, save
     from experiments.request import resolve
     from moe import registry
     from moe.data.loader import load
@@ -60,10 +59,7 @@ def data(
     print(f"training step, median        {row['step_s'] * 1e3:10.3f} ms")
     verdict = "met" if row["share"] <= TARGET else "missed"
     print(f"share of the loop            {row['share']:10.2%}  (target {TARGET:.0%}: {verdict})")
-    if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "data.json").write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
-        print(f"\nwritten: {directory / 'data.json'}")
+    save(directory, "data", row)
     return row
 
 

@@ -5,12 +5,11 @@ they are T_g / F for two matrices and 2 T_g / 3 F for three (times the capacity 
 groups drop more, since loads vary more.
 """
 
-import json
 import pathlib
 import statistics
 from collections.abc import Sequence
 
-from experiments.bench import interleaved, processor
+from experiments.bench import interleaved, processor, save
 from experiments.bench_layer import Shape, dense_case, layer_inputs, make_plan, timed_calls
 
 SHAPE = Shape(4096, 512, 2048, 8, 2)
@@ -47,11 +46,7 @@ def groups(
             }
         )
     _print(rows, one, repeats)
-    if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "groups.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        _plot(rows, directory / "groups.png")
-        print(f"\nwritten: {directory / 'groups.json'}, {directory / 'groups.png'}")
+    save(directory, "groups", rows, lambda path: _plot(rows, path))
     return rows
 
 

@@ -6,14 +6,13 @@ the same load; routing has a benchmark of its own.
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from experiments.bench import interleaved, processor
+from experiments.bench import interleaved, processor, save
 from moe import registry
 
 
@@ -75,11 +74,7 @@ def layer(
             found = _table(one, skew, repeats, DTYPES[dtype])
             _print(found, one, skew, repeats)
             rows += found
-    if directory is not None:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "layer.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        _plot(rows, directory / "layer.png")
-        print(f"\nwritten: {directory / 'layer.json'}, {directory / 'layer.png'}")
+    save(directory, "layer", rows, lambda path: _plot(rows, path))
     return rows
 
 

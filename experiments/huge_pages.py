@@ -1,6 +1,8 @@
 """Huge pages for large arrays, which come and go at every step: the kernel maps them far faster.
 
 Read by the C library when a process starts (glibc 2.35 or newer; unknown elsewhere, and ignored).
+Not for arrays of 100 MB and more that every call allocates anew: in a virtual machine those became
+slower.
 """
 
 import contextlib

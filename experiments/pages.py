@@ -128,6 +128,7 @@ TABLES = {
     "growth": growth,
     "groups": groups,
     "steps tiny": lambda: _steps("step_tiny"),
+    "steps small": lambda: _steps("step_small"),
 }
 
 

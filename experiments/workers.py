@@ -67,8 +67,13 @@ def _prepare(tasks: Sequence[Task]) -> None:
     """Makes the corpus, tokeniser and baselines once, before processes would all wait for them."""
     from moe.data import ngram
 
-    for task in tasks:
-        ngram.baselines(dataset_of(task.experiment))
+    datasets = {}
+    for experiment in (task.experiment for task in tasks):
+        text = experiment.data, experiment.model.vocab_size
+        if text not in datasets:
+            datasets[text] = dataset_of(experiment)
+            ngram.baselines(datasets[text])
+        experiment.check_labels(datasets[text])
 
 
 def _run_processes(

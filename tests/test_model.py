@@ -84,6 +84,7 @@ def test_no_position_depends_on_later_ones(params):
     assert (size_V[6:] == 0).all()  # later ones do not
 
 
+@pytest.mark.slow
 def test_unrolling_and_remat_change_nothing(params):
     def grads(model):
         loss = lambda p: jnp.sum(jnp.sin(model.apply({"params": p}, IDS)[0]))  # noqa: E731
