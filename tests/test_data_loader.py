@@ -93,6 +93,11 @@ def test_a_run_goes_on_with_another_number_of_processes(dataset):
         assert equal(joined, dataset.batch(1, step, 4))
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 500])
+def test_any_batch_size_can_be_streamed(dataset, size):
+    assert equal(next(dataset.stream(1, 2, size)), dataset.batch(1, 2, size))
+
+
 def test_a_process_reads_its_own_rows_only(dataset, monkeypatch):
     read, cut, here = [], loader._cut, threading.get_ident()
 

@@ -146,7 +146,8 @@ class Dataset:
             if batch_size < 1:
                 raise ValueError(f"batch_size={batch_size}: must be >= 1")
             order = grain.MapDataset.range(self.windows).seed(seed).shuffle().repeat(None)
-            windows = order.batch(batch_size, batch_fn=np.array)
+            # There is no remainder; grain would count it in floats, which overflow at batch 1.
+            windows = order.batch(batch_size, drop_remainder=True, batch_fn=np.array)
             windows = windows if rows is None else windows.map(lambda window_B: window_B[rows])
             self._batches[key] = windows.map(self._gather)
         return self._batches[key]
