@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from experiments import huge_pages, interrupts
 from experiments.mistakes import is_mistake, line
 from experiments.progress import Progress
-from experiments.task import Task, dataset_of, run_task
+from experiments.task import Task, run_task
 
 _ASKED: list[int] = []  # the signals that this process got, if it is one of those below
 
@@ -66,14 +66,16 @@ def _run_here(task: Task, progress: Progress, on_log, request: interrupts.Reques
 def _prepare(tasks: Sequence[Task]) -> None:
     """Makes the corpus, tokeniser and baselines once, before processes would all wait for them."""
     from moe.data import ngram
+    from moe.data.loader import load
 
     datasets = {}
     for experiment in (task.experiment for task in tasks):
         text = experiment.data, experiment.model.vocab_size
         if text not in datasets:
-            datasets[text] = dataset_of(experiment)
-            ngram.baselines(datasets[text])
+            datasets[text] = load(*text)
         experiment.check_labels(datasets[text])
+    for dataset in datasets.values():
+        ngram.baselines(dataset)
 
 
 def _run_processes(

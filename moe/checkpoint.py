@@ -10,6 +10,7 @@ import functools
 import math
 import pathlib
 import shutil
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -156,8 +157,10 @@ class Checkpoints:
             act()
         except Exception as error:
             self._loss.pop(step, None)
-            for left in self._directory.glob(f"{step}.orbax-checkpoint-tmp*"):
-                shutil.rmtree(left, ignore_errors=True)
+            for _ in range(10):  # writers of orbax outlive its failure and make folders anew
+                for left in self._directory.glob(f"{step}.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(left, ignore_errors=True)
+                time.sleep(0.1)
             raise OSError(
                 f"{self._directory / str(step)}: could not be saved ({one_line(error)}); "
                 f"{self._kept()}; the same command resumes"

@@ -373,7 +373,7 @@ def test_a_disk_without_room_stops_with_one_line(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     store.close()
     (step, found), _ = restored(tmp_path)
-    assert step == 1 and checkpoint.steps(tmp_path) == [1]  # a late write may leave a 2.*-tmp
+    assert step == 1 and sorted(p.name for p in tmp_path.iterdir()) == ["1"]
     same(found, state(1))
 
 
