@@ -18,6 +18,9 @@ DEV    := $(VENV)/.dev-$(HASH)
 TPU    := $(VENV)/.tpu-$(HASH)
 PIP    := $(PY) -m pip install --quiet --no-compile --disable-pip-version-check $(addprefix -c ,$(PINS))
 
+# Modules stay together; a crash is told at once, where a new worker would wait for ever.
+WORKERS := --dist=loadscope --max-worker-restart=0
+
 .NOTPARALLEL:
 .PHONY: quickstart test test-fast test-slow test-tpu lint format clean
 
@@ -30,10 +33,10 @@ quickstart: $(RUNTIME)  ## train, compare and explain the tiny study
 test: test-fast test-slow  ## the fast tier with coverage, then the slow one
 
 test-fast: $(DEV)
-	$(PY) -m pytest -m "not slow and not tpu" --cov -n auto --maxprocesses=4 --dist=loadscope $(PYTEST_ARGS)
+	$(PY) -m pytest -m "not slow and not tpu" --cov -n auto --maxprocesses=4 $(WORKERS) $(PYTEST_ARGS)
 
 test-slow: $(DEV)
-	$(PY) -m pytest -m slow -n auto --maxprocesses=2 --dist=loadscope $(PYTEST_ARGS)
+	$(PY) -m pytest -m slow -n auto --maxprocesses=2 $(WORKERS) $(PYTEST_ARGS)
 
 test-tpu: $(TPU)  ## compiles for TPU slices, without a TPU
 	PYTHONPATH=$(CURDIR)/$(VENV)/tpu $(PY) -m pytest -m tpu $(PYTEST_ARGS)

@@ -150,7 +150,7 @@ COMMANDS = {
         benchmarks.run,
         "BENCHMARK",
         "time one of: step, router, layer (dispatchers), groups (of routing), data",
-        ("size", "set", "shape", "skews", "dtype", "workdir"),
+        ("size", "arms", "set", "shape", "skews", "dtype", "workdir"),
     ),
     "data": Command(
         _data,

@@ -17,8 +17,9 @@ def step(
     overrides: Sequence[str] = (),
     repeats: int = 15,
     directory: pathlib.Path | None = None,
+    arms: Sequence[str] | None = None,
 ) -> list[dict]:
-    """Prints, for each arm, the median step and its ratio to the baseline's, interleaved.
+    """Prints the median step of each arm, all unless named, over the baseline's, interleaved.
 
     Then the shares of its parts (`bench_parts`); writes both as step.json into `directory`.
 
@@ -35,7 +36,9 @@ def step(
     from moe.data.loader import load
 
     study = registry.lookup("study", study_name)
-    experiments = resolve(study_name, None, size, overrides)
+    experiments = resolve(study_name, arms, size, overrides)
+    if study.baseline not in experiments:
+        raise ValueError(f"--arms={','.join(arms)}: must name {study.baseline}, the baseline")
     base = experiments[study.baseline]
     dataset = load(base.data, base.model.vocab_size)
     batches = dataset.stream(0, 0, base.train.batch)

@@ -15,13 +15,14 @@ def run(words: Sequence[str]) -> None:
         "groups": ("workdir",),
         "layer": ("shape", "skews", "dtype", "workdir"),
         "router": (),
-        "step": ("size", "set", "workdir"),
+        "step": ("size", "arms", "set", "workdir"),
     }
     if words[0] not in valid:
         raise ValueError(f"bench {words[0]}: {no_such('benchmark', words[0], valid)}")
     taken = valid[words[0]]
     for flag in (
         options.SIZE,
+        options.ARMS,
         options.SET,
         options.SHAPE,
         options.SKEWS,
@@ -53,4 +54,7 @@ def run(words: Sequence[str]) -> None:
     elif words[0] == "data":
         bench_data.data(options.SIZE.value, options.SET.value, directory=directory)
     else:
-        bench.step(options.SIZE.value, overrides=options.SET.value, directory=directory)
+        words = options.SET.value
+        bench.step(
+            options.SIZE.value, overrides=words, directory=directory, arms=options.ARMS.value
+        )

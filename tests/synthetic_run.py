@@ -8,9 +8,6 @@ import jax
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_disable_most_optimizations", True)
-if "COMPILED" in os.environ:
-    jax.config.update("jax_compilation_cache_dir", os.environ["COMPILED"])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 from synthetic_data import SyntheticDataset  # noqa: E402
 

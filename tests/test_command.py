@@ -226,7 +226,7 @@ MISTAKES = {
     ),
     "shapes of steps": (
         "bench step --shape=1,2,3,4,1",
-        "--shape: is no flag of bench step (valid: --size, --set, --workdir)",
+        "--shape: is no flag of bench step (valid: --size, --arms, --set, --workdir)",
     ),
     "benchmark misspelt": (
         "bench ruoter",
@@ -250,6 +250,10 @@ MISTAKES = {
     "no documents": (
         f"show {STUDY}/top2 --set data.max_documents=0",
         "data.max_documents=0: must be none or an int >= 1",
+    ),
+    "benchmark without a baseline": (
+        "bench step --arms=top1",
+        "--arms=top1: must name dense, the baseline",
     ),
     "benchmark of no size": ("bench step --size=x", "--size=x: no such size (valid: "),
 }

@@ -37,8 +37,17 @@ def plans():
     for name, router in registered().items():
         params, route = compiled(router)
         for load, arrays in (("spread", spread), ("one for all", same)):
-            found[name, load] = route(params, *arrays, None)[1].plan
+            found[name, load] = widened(route(params, *arrays, None)[1].plan)
     return found
+
+
+def widened(plan):
+    """A plan of 3 to 7 choices as one of 8, the last ones not made: widths cost compilations."""
+    if not isinstance(plan, Choices) or not 2 < plan.expert_TK.shape[1] < 8:
+        return plan
+    missing = ((0, 0), (0, 8 - plan.expert_TK.shape[1]))
+    expert_TK = jnp.pad(plan.expert_TK, missing, constant_values=E)
+    return Choices(expert_TK, jnp.pad(plan.gate_TK, missing))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 
+import compiled_once
 import numpy as np
 import pytest
 
@@ -30,7 +31,8 @@ SETTINGS = [
     "model.model_width=32",
 ]
 
-COMPILED = tempfile.TemporaryDirectory()  # by the first process, for the others
+FOLDER = tempfile.TemporaryDirectory()
+COMPILED = compiled_once.settings(FOLDER.name)
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +46,7 @@ def started(workdir, *more, **settings):
         return subprocess.Popen(
             [sys.executable, "tests/synthetic_run.py", *words, *more],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "COMPILED": COMPILED.name, **settings},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **COMPILED, **settings},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
