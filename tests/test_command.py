@@ -659,7 +659,7 @@ def test_report_writes_and_prints_the_table(call, handed_on, tmp_path):
 
 def test_bench_hands_on_the_size(call, handed_on):
     assert call("bench", "step", "--size=tiny")[0] == 0
-    assert handed_on == [("step", ("tiny",), {"overrides": [], "directory": None})]
+    assert handed_on == [("step", ("tiny",), {"overrides": [], "directory": None, "arms": None})]
 
 
 def test_bench_of_data_hands_on_what_was_asked_for(call, handed_on, tmp_path):
