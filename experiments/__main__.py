@@ -13,7 +13,7 @@ from absl import flags
 from experiments import benchmarks, commands, huge_pages, options
 from experiments.interrupts import Interrupted
 from experiments.mistakes import is_mistake, line
-from experiments.request import Request, parse_name, request, resolve, watch
+from experiments.request import Request, checkpoints, parse_name, request, resolve, watch
 from moe.registry import no_such
 
 
@@ -69,11 +69,12 @@ def _run(words: Sequence[str]) -> None:
         options.WORKDIR.value,
     )
     watched = watch(options.PROFILE.value, options.WANDB.value, asked)
+    place = checkpoints(options.CHECKPOINTS.value)
     mesh = _mesh(asked)
     from experiments import run
     from moe.mesh import is_first
 
-    run.run(*asked, jobs=options.JOBS.value, mesh=mesh, **watched)
+    run.run(*asked, jobs=options.JOBS.value, mesh=mesh, checkpoints=place, **watched)
     if is_first():
         _publish(asked.workdir)
 
@@ -139,7 +140,18 @@ COMMANDS = {
         _run,
         "STUDY[/ARM]",
         "train (or resume) the arms, print the table, write the page",
-        ("size", "arms", "seeds", "set", "workdir", "jobs", "profile", "wandb", "mesh")
+        (
+            "size",
+            "arms",
+            "seeds",
+            "set",
+            "workdir",
+            "checkpoints",
+            "jobs",
+            "profile",
+            "wandb",
+            "mesh",
+        )
         + tuple(flag.name for flag in options.TOGETHER),
     ),
     "report": Command(_report, "DIR", "write the table, figures and page of a study again"),

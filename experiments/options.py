@@ -7,6 +7,9 @@ ARMS = flags.DEFINE_list("arms", None, "run only these arms, separated by commas
 SEEDS = flags.DEFINE_list("seeds", None, "run these seeds instead of the study's own")
 SET = flags.DEFINE_multi_string("set", [], "change a field, as --set train.steps=200; repeatable")
 WORKDIR = flags.DEFINE_string("workdir", None, "where a run keeps its files; it resumes them")
+CHECKPOINTS = flags.DEFINE_string(
+    "checkpoints", None, "a folder or gs://BUCKET/PATH for them; default: the workdir"
+)
 JOBS = flags.DEFINE_integer(
     "jobs", 0, "runs at the same time, each a process; 0 decides by itself", lower_bound=0
 )
@@ -29,6 +32,7 @@ OURS = (
     SEEDS,
     SET,
     WORKDIR,
+    CHECKPOINTS,
     JOBS,
     PROFILE,
     WANDB,

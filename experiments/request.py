@@ -3,10 +3,13 @@
 import importlib.util
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from moe import registry
+
+_BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[^/\s#?*\[\]]+)+/?")
 
 
 class Request(NamedTuple):
@@ -91,29 +94,47 @@ def request(
         raise ValueError(f"--workdir: is missing; name a folder, as --workdir=runs/{study_name}")
     if "://" in workdir:
         raise ValueError(
-            f"--workdir={workdir}: must be a folder, which locks and appends need; mount the bucket"
+            f"--workdir={workdir}: must be a folder, which locks and appends need; "
+            "a bucket takes the checkpoints, by --checkpoints=gs://BUCKET/PATH"
         )
-    if "\0" in workdir:
-        raise ValueError(f"--workdir={workdir!r}: is no path, it has a null character")
-    place = pathlib.Path(workdir)
-    _check_place(workdir, place)
+    _check_place("workdir", workdir)
     for assignment in overrides:
         if assignment.startswith("seed="):
             raise ValueError(f"--set {assignment}: a run takes its seeds from --seeds")
     chosen = resolve(study_name, arms, size, overrides)
     numbers = registry.lookup("study", study_name).seeds if seeds is None else _seeds(seeds)
-    return Request(study_name, tuple(chosen), size, numbers, tuple(overrides), place)
+    return Request(
+        study_name, tuple(chosen), size, numbers, tuple(overrides), pathlib.Path(workdir)
+    )
 
 
-def _check_place(workdir: str, place: pathlib.Path) -> None:
+def checkpoints(given: str | None) -> str | None:
+    """The place that --checkpoints names; raises ValueError or OSError unless it answers."""
+    if given is None:
+        return None
+    if "://" not in given and given:
+        _check_place("checkpoints", given)
+        return str(pathlib.Path(given).absolute())
+    if not _BUCKET.fullmatch(given):
+        raise ValueError(f"--checkpoints={given}: must be a folder or gs://BUCKET/PATH")
+    from moe import store
+
+    store.at(given).make()
+    return given
+
+
+def _check_place(flag: str, given: str) -> None:
+    if "\0" in given:
+        raise ValueError(f"--{flag}={given!r}: is no path, it has a null character")
+    place = pathlib.Path(given)
     try:
         there = [folder for folder in [place, *place.absolute().parents] if folder.exists()]
     except OSError as error:
-        raise ValueError(f"--workdir={workdir}: is no path here ({error.strerror})") from error
+        raise ValueError(f"--{flag}={given}: is no path here ({error.strerror})") from error
     if not there[0].is_dir():
-        raise ValueError(f"--workdir={workdir}: {there[0]} is a file, not a folder")
+        raise ValueError(f"--{flag}={given}: {there[0]} is a file, not a folder")
     if not os.access(there[0], os.W_OK):
-        raise ValueError(f"--workdir={workdir}: {there[0]} cannot be written to")
+        raise ValueError(f"--{flag}={given}: {there[0]} cannot be written to")
 
 
 def _seeds(texts: Sequence[str]) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ def run(
     mesh: Mesh | None = None,
     profile: tuple[int, int] | None = None,
     wandb: str | None = None,
+    checkpoints: str | None = None,
 ) -> None:
     """Trains what is not there yet; leaves results where `experiments.report` reads them.
 
@@ -39,6 +40,8 @@ def run(
         no result, and runs resume on any other mesh.
       profile: first and last step of a profile of every run, in its folder.
       wandb: the project of Weights & Biases that gets the metrics too.
+      checkpoints: a folder, or gs://BUCKET/PATH, that gets the checkpoints, as ARM/seedN, and a
+        copy of the metrics; None is each run's own folder.
 
     Raises ValueError, before anything is written, for bad input and for a workdir that holds
     other experiments or is in use; Interrupted when a signal stopped the runs, which then have
@@ -47,7 +50,7 @@ def run(
     workdir = pathlib.Path(workdir)
     experiments = resolve(study_name, arms, size, overrides)
     tasks = [
-        Task(study_name, size, arm, experiment, tuple(seeds), workdir, profile, wandb)
+        Task(study_name, size, arm, experiment, tuple(seeds), workdir, profile, wandb, checkpoints)
         for arm, experiment in experiments.items()
     ]
     for task in tasks:

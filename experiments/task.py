@@ -29,10 +29,15 @@ class Task:
     workdir: pathlib.Path
     profile: tuple[int, int] | None = None  # first and last step
     wandb: str | None = None  # project
+    checkpoints: str | None = None  # a folder or gs://BUCKET/PATH, instead of the runs' own folders
 
     def directory(self, seed: int) -> pathlib.Path:
         """Where the run of that seed lives."""
         return self.workdir / self.arm / f"seed{seed}"
+
+    def checkpoint_directory(self, seed: int) -> str | None:
+        """Where its checkpoints go, if not into its own folder."""
+        return f"{self.checkpoints.rstrip('/')}/{self.arm}/seed{seed}" if self.checkpoints else None
 
 
 def run_task(
@@ -96,7 +101,8 @@ def run_one(
             write(directory / "experiment.txt", text)
             write(directory / "tokenizer.json", dataset.tokenizer.json)
             (directory / DIVERGED).unlink(missing_ok=True)
-        trained = train(experiment, dataset, directory, text, on_log, stop, watch)
+        place = task.checkpoint_directory(seed)
+        trained = train(experiment, dataset, directory, text, on_log, stop, watch, place)
         if is_first():
             result = _result(task, experiment, dataset, trained)
             write(directory / "result.json", json.dumps(result, indent=1) + "\n")

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import ClassVar
 
-INSTALL = "pip install -r requirements.txt -r requirements-tpu.txt"
+INSTALL = "pip install -r requirements.txt -r requirements-tpu.txt -r requirements-gs.txt"
 FILE = "{file}"  # in a command: where the target's file was written
 
 

@@ -2,33 +2,33 @@
 
 A checkpoint is a folder DIR/STEP with two items: "state", the arrays, and "record", JSON that says
 whose they are, what wrote them and a checksum of every leaf; "files.json" has a hash of every file.
-It appears whole under its name or not at all. Reading one runs none of its content.
+It is there whole or not at all. Reading one runs none of its content. DIR may be in a bucket.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
-import pathlib
-import shutil
+import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
+from moe import store
 from moe.checkpoint_format import (
     Damaged,
     Identity,
     items,
-    one_line,
     open_orbax,
     read_arrays,
     read_record,
     seal,
-    steps,
 )
 from moe.checksum import checksums, names
 from moe.mesh import is_first
+from moe.store import one_line
 
 
 class Checkpoints:
@@ -36,7 +36,7 @@ class Checkpoints:
 
     def __init__(
         self,
-        directory: pathlib.Path,
+        directory: str | os.PathLike,
         identity: Identity,
         keep_last: int = 2,
         keep_best: int = 1,
@@ -45,21 +45,19 @@ class Checkpoints:
         """Opens or creates `directory`, and clears what a kill left half written or half deleted.
 
         Args:
+          directory: a folder, or gs://BUCKET/PATH.
           keep_last: how many of the newest to keep.
           keep_best: how many to keep besides, of lowest held-out loss; only those that were saved
             with a finite loss compete.
           say: gets a line when something is wrong that the run survives.
         """
-        self._directory, self._identity, self._say = directory.absolute(), identity, say
+        self.place, self._identity, self._say = store.at(directory), identity, say
         self._keep_last, self._keep_best = keep_last, keep_best
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self.place.make()
         if is_first():
-            for left in self._directory.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(left, ignore_errors=True)
-            for left in self._directory.glob("*.deleted"):
-                shutil.rmtree(left, ignore_errors=True)
+            self.place.clear()
         self._orbax = open_orbax(self._seal)
-        self._loss = {step: self._saved_loss(step) for step in steps(self._directory)}
+        self._loss = {step: self._saved_loss(step) for step in self.place.steps()}
 
     def save(self, step: int, state: Any, loss: float | None = None) -> None:
         """Starts to save the state; does nothing when this step is saved already.
@@ -78,7 +76,7 @@ class Checkpoints:
             )
         loss = loss if loss is not None and math.isfinite(loss) else None
         what = items(state, step, loss, self._identity, sums)
-        self._written(step, lambda: self._orbax.save(self._directory / str(step), args=what))
+        self._written(step, lambda: self._orbax.save(self.place.place(step), args=what))
         self._loss[step] = loss
 
     def restore(self, abstract: Any) -> tuple[int, Any] | None:
@@ -102,14 +100,14 @@ class Checkpoints:
         if damaged and found is None:
             reasons = "; ".join(f"{step}: {why}" for step, why in damaged.items())
             raise ValueError(
-                f"{self._directory}: no checkpoint can be used ({reasons}); nothing was changed; "
+                f"{self.place}: no checkpoint can be used ({reasons}); nothing was changed; "
                 "remove this folder to begin again, or choose another workdir"
             )
         for step, why in damaged.items():
             aside = self._set_aside(step)
-            self._say(f"{self._directory / str(step)}: damaged ({why}); kept as {aside.name}")
+            self._say(f"{self.place}/{step}: damaged ({why}); kept as {aside}")
         if damaged:
-            self._say(f"{self._directory}: goes on from step {found[0]}")
+            self._say(f"{self.place}: goes on from step {found[0]}")
         return found
 
     def wait(self) -> None:
@@ -127,13 +125,12 @@ class Checkpoints:
 
     def _whole(self, step: int, abstract: Any) -> Any:
         """The state of a step; raises Damaged, or ValueError for another owner."""
-        path = self._directory / str(step)
-        record = read_record(self._orbax, path)
+        record = read_record(self._orbax, self.place, step)
         for key, mine in dataclasses.asdict(self._identity).items():
             if record[key] != mine:
                 shown = f" ({record[key][:16]} there, {mine[:16]} here)" * (key != "experiment")
                 raise ValueError(
-                    f"{self._directory}: holds checkpoints of another {key}{shown}; "
+                    f"{self.place}: holds checkpoints of another {key}{shown}; "
                     "compare experiment.txt, or choose another workdir"
                 )
         if record["step"] != step:
@@ -146,10 +143,10 @@ class Checkpoints:
         for name in sorted({*here, *there}):
             if here.get(name) != there.get(name):
                 raise ValueError(
-                    f"{path}: {name} is {there.get(name, 'absent')} there, "
+                    f"{self.place}/{step}: {name} is {there.get(name, 'absent')} there, "
                     f"{here.get(name, 'absent')} in this program; choose another workdir"
                 )
-        return read_arrays(self._orbax, path, abstract, record["leaves"])
+        return read_arrays(self._orbax, self.place, step, abstract, record["leaves"])
 
     def _written(self, step: int, act: Callable[[], None]) -> None:
         """Saves or waits; raises OSError, one line, when that fails."""
@@ -157,28 +154,29 @@ class Checkpoints:
             act()
         except Exception as error:
             self._loss.pop(step, None)
+            with contextlib.suppress(Exception):  # told once
+                self._orbax.wait_until_finished()
             for _ in range(10):  # writers of orbax outlive its failure and make folders anew
-                for left in self._directory.glob(f"{step}.orbax-checkpoint-tmp*"):
-                    shutil.rmtree(left, ignore_errors=True)
+                self.place.sweep(step)
                 time.sleep(0.1)
             raise OSError(
-                f"{self._directory / str(step)}: could not be saved ({one_line(error)}); "
+                f"{self.place}/{step}: could not be saved ({one_line(error)}); "
                 f"{self._kept()}; the same command resumes"
             ) from error
 
     def _seal(self) -> None:
-        """Called by orbax, in its thread, when all files are written and none has its name yet."""
+        """Called by orbax, in its thread, when all files are written but it is not finished."""
         if is_first():
-            (path,) = self._directory.glob("*.orbax-checkpoint-tmp*")
-            seal(path)
+            (name,) = self.place.unfinished()
+            seal(self.place, name)
 
     def _kept(self) -> str:
-        found = steps(self._directory)
+        found = self.place.steps()
         return f"checkpoint {max(found)} is kept" if found else "there is no checkpoint yet"
 
     def _saved_loss(self, step: int) -> float | None:
         try:
-            return read_record(self._orbax, self._directory / str(step))["loss"]
+            return read_record(self._orbax, self.place, step)["loss"]
         except (Damaged, ValueError):
             return None
 
@@ -190,63 +188,57 @@ class Checkpoints:
         for step in sorted(self._loss.keys() - keep):
             del self._loss[step]
             if is_first():
-                gone = self._directory / f"{step}.deleted"
-                (self._directory / str(step)).rename(gone)
-                shutil.rmtree(gone, ignore_errors=True)
+                self.place.remove(step)
 
-    def _set_aside(self, step: int) -> pathlib.Path:
+    def _set_aside(self, step: int) -> str:
         """Renames the folder of a step, so that the step can be saved again."""
         del self._loss[step]
-        path, n = self._directory / str(step), 1
-        aside = path.with_name(f"{step}.damaged")
-        while aside.exists():
+        aside, n = f"{step}.damaged", 1
+        while self.place.has(aside):
             n += 1
-            aside = path.with_name(f"{step}.damaged-{n}")
+            aside = f"{step}.damaged-{n}"
         if is_first():
-            path.rename(aside)
+            self.place.rename(step, aside)
         return aside
 
 
-def restore_params(directory: pathlib.Path, step: int | str | None = None) -> Any:
+def restore_params(directory: str | os.PathLike, step: int | str | None = None) -> Any:
     """The parameters alone, verified, on one device; for analysis.
 
     Args:
-      directory: of the checkpoints, RUN/checkpoints.
+      directory: of the checkpoints, RUN/checkpoints or gs://BUCKET/PATH/ARM/seedN.
       step: a step, "best" for the lowest held-out loss, None for the newest.
 
     Raises ValueError, one line, when there is no such checkpoint or it is damaged.
     """
-    directory = pathlib.Path(directory).absolute()
-    found = steps(directory) if directory.is_dir() else []
+    place = store.at(directory)
+    found = place.steps()
     orbax = open_orbax()
     try:
         if step == "best":
-            losses = [(read_record(orbax, directory / str(s))["loss"], s) for s in found]
+            losses = [(read_record(orbax, place, s)["loss"], s) for s in found]
             known = [(loss, s) for loss, s in losses if loss is not None]
             step = min(known)[1] if known else "best"
         elif step is None and found:
             step = found[-1]
         if step not in found:
             shown = ", ".join(map(str, found)) or "none"
-            raise ValueError(f"{directory}: step={step}: no such checkpoint (valid: {shown})")
-        path = directory / str(step)
-        record = read_record(orbax, path)
+            raise ValueError(f"{place}: step={step}: no such checkpoint (valid: {shown})")
+        record = read_record(orbax, place, step)
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         params: dict = {}
         for name in (*record["leaves"], *record["empty"]):
             if name.startswith("params/"):
                 *parents, last = name.split("/")[1:]
-                place = functools.reduce(
-                    lambda node, key: node.setdefault(key, {}), parents, params
-                )
-                place[last] = {}
+                node = functools.reduce(lambda node, key: node.setdefault(key, {}), parents, params)
+                node[last] = {}
                 if name in record["leaves"]:
                     leaf = record["leaves"][name]
-                    place[last] = jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"], sharding=here)
+                    node[last] = jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"], sharding=here)
         wanted = {"params": params}
-        return read_arrays(orbax, path, wanted, record["leaves"], partial=True)["params"]
+        return read_arrays(orbax, place, step, wanted, record["leaves"], partial=True)["params"]
     except Damaged as error:
-        raise ValueError(f"{directory}: damaged ({error}); name another step") from error
+        raise ValueError(f"{place}: damaged ({error}); name another step") from error
     finally:
         orbax.close()
 

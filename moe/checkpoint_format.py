@@ -1,7 +1,6 @@
 """What a checkpoint holds on disk, and how it is read: arrays, a record, and a seal."""
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import logging
@@ -15,7 +14,9 @@ import jax
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from moe.bucket import Bucket
 from moe.checksum import checksums, names
+from moe.store import Folder, one_line
 
 FORMAT = 2  # 1 had no record; raise it when a reader of the older one would be wrong
 SEAL = "files.json"  # SHA-256 of every other file
@@ -39,12 +40,6 @@ class Identity:
     experiment: str
     data: str = ""
     tokenizer: str = ""
-
-
-def steps(directory: pathlib.Path) -> list[int]:
-    """The steps that have a folder, in order."""
-    found = [path.name for path in directory.iterdir() if path.name.isdecimal()]
-    return sorted(int(name) for name in found if str(int(name)) == name)
 
 
 def items(state: Any, step: int, loss: float | None, identity: Identity, sums: dict) -> Any:
@@ -72,12 +67,6 @@ def versions() -> dict[str, str]:
     """Of Python and of the packages that decide numbers."""
     found = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), **found}
-
-
-def one_line(error: Exception) -> str:
-    """The kind and the first words of an error."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}{'...' * (len(text) > 160)}".rstrip(": ")
 
 
 def open_orbax(before_naming: Callable[[], None] | None = None) -> ocp.AsyncCheckpointer:
@@ -110,69 +99,75 @@ def _not_of_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in pathlib.Path(record.pathname).parts
 
 
-def seal(path: pathlib.Path) -> None:
-    """Writes what every file of a checkpoint hashes to, before the checkpoint gets its name."""
-    found = {
-        file.relative_to(path).as_posix(): _sha256(file)
-        for file in sorted(path.rglob("*"))
-        if file.is_file() and file.name not in (*_LATER, SEAL)
-    }
-    (path / SEAL).write_text(json.dumps(found, indent=0), encoding="utf-8")
+def seal(place: Folder | Bucket, name: object) -> None:
+    """Writes what every file of a checkpoint hashes to, before the checkpoint is finished."""
+    written = [file for file in place.files(name) if file.split("/")[-1] not in (*_LATER, SEAL)]
+    found = place.digests(name, dict.fromkeys(written, place.kind))
+    place.write(name, SEAL, json.dumps({f: _marked(d) for f, d in found.items()}, indent=0))
 
 
-def verify(path: pathlib.Path, within: str = "") -> None:
+def _marked(digest: str) -> str:
+    return f"md5:{digest}" if len(digest) == 32 else digest
+
+
+def verify(place: Folder | Bucket, name: object, within: str = "") -> None:
     """Raises Damaged unless every file, or those of one item, is the one that was written."""
     try:
-        sealed = json.loads((path / SEAL).read_text(encoding="utf-8"))
+        sealed = json.loads(place.read(name, SEAL))
         if not isinstance(sealed, dict):
             raise Damaged(f"{SEAL} is not the file that was written")
-        wanted = {name: sealed[name] for name in sealed if name.startswith(within)}
+        wanted = {file: sealed[file] for file in sealed if file.startswith(within)}
         if not wanted:
             raise Damaged(f"{SEAL} names no file")
-        for name, sha256 in wanted.items():
-            if not (path / name).is_file():
-                raise Damaged(f"{name} is missing")
-            if _sha256(path / name) != sha256:
-                raise Damaged(f"{name} is not the file that was written")
+        kinds = {f: "md5" if str(d).startswith("md5:") else "sha256" for f, d in wanted.items()}
+        here = place.digests(name, kinds)
+        for file, digest in wanted.items():
+            if file not in here:
+                raise Damaged(f"{file} is missing")
+            if _marked(here[file]) != digest:
+                raise Damaged(f"{file} is not the file that was written")
     except (OSError, ValueError, TypeError) as error:
         raise Damaged(f"{SEAL} cannot be used, {one_line(error)}") from error
 
 
-def _sha256(file: pathlib.Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def read_record(orbax: ocp.AsyncCheckpointer, path: pathlib.Path) -> dict:
+def read_record(orbax: ocp.AsyncCheckpointer, place: Folder | Bucket, step: int) -> dict:
     """The record of a checkpoint; raises Damaged, or ValueError for another format."""
-    if (path / "experiment").exists() and not (path / "record").exists():
-        raise ValueError(_another_format(path, 1))
-    verify(path, "record/")
+    items = {file.split("/")[0] for file in place.files(step)}
+    if "experiment" in items and "record" not in items:
+        raise ValueError(_another_format(f"{place}/{step}", 1))
+    verify(place, step, "record/")
     try:
-        items = ocp.args.Composite(record=ocp.args.JsonRestore())
-        record = orbax.restore(path, args=items)["record"]
+        wanted = ocp.args.Composite(record=ocp.args.JsonRestore())
+        record = orbax.restore(place.place(step), args=wanted)["record"]
     except Exception as error:
         raise Damaged(f"record: {one_line(error)}") from error
     if record["format"] != FORMAT:
-        raise ValueError(_another_format(path, record["format"]))
+        raise ValueError(_another_format(f"{place}/{step}", record["format"]))
     return record
 
 
-def _another_format(path: pathlib.Path, found: int) -> str:
+def _another_format(path: str, found: int) -> str:
     return (
         f"{path}: format={found}: this version reads format {FORMAT}; finish the run with the "
         "version that began it, or choose another workdir"
     )
 
 
-def read_arrays(orbax, path: pathlib.Path, wanted: Any, leaves: dict, partial: bool = False) -> Any:
+def read_arrays(
+    orbax: ocp.AsyncCheckpointer,
+    place: Folder | Bucket,
+    step: int,
+    wanted: Any,
+    leaves: dict,
+    partial: bool = False,
+) -> Any:
     """Restores the wanted leaves and verifies them; raises Damaged in every process or in none."""
     restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
     items = ocp.args.PyTreeRestore(wanted, restore_args, partial_restore=partial)
     why = ""
     try:
-        verify(path)
-        found = orbax.restore(path, args=ocp.args.Composite(state=items))["state"]
+        verify(place, step)
+        found = orbax.restore(place.place(step), args=ocp.args.Composite(state=items))["state"]
     except Damaged as error:
         why = str(error)
     except Exception as error:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -57,17 +58,20 @@ def train(
     on_log: Callable[[dict], None] = notices,
     stop: Callable[[], bool] = lambda: False,
     watch: Watch = Watch(),  # noqa: B008
+    checkpoint_directory: str | os.PathLike | None = None,
 ) -> Result:
-    """Runs an experiment to its end, from the newest whole checkpoint in `directory` if any.
+    """Runs an experiment to its end, from its newest whole checkpoint if there is any.
 
     Args:
       dataset: what `moe.data.loader.load` returns.
-      directory: gets metrics.jsonl, tensorboard/ and checkpoints/.
+      directory: gets metrics.jsonl, tensorboard/ and, unless they go elsewhere, checkpoints/.
       experiment_text: saved with every checkpoint; another text there is refused.
       on_log: called with every row of metrics.jsonl as it is written, with {"kind": "step"}, and
         with {"kind": "notice", "message": line}.
       stop: asked after every step; true saves that step and raises Stopped.
       watch: what is recorded besides.
+      checkpoint_directory: a folder, or gs://BUCKET/PATH, where the checkpoints go instead, and a
+        copy of the metrics with each: a run goes on from there when `directory` is lost.
 
     Raises FloatingPointError on a loss or a state that is not finite; the last checkpoint is kept.
     """
@@ -76,7 +80,7 @@ def train(
         state = init(experiment, dataset.corpus)
         identity = Identity(experiment_text, dataset.fingerprint, dataset.tokenizer_fingerprint)
         checkpoints = checkpoint.Checkpoints(
-            directory / "checkpoints",
+            checkpoint_directory or directory / "checkpoints",
             identity,
             experiment.train.keep_last,
             experiment.train.keep_best,
@@ -88,7 +92,8 @@ def train(
             restored = checkpoints.restore(checkpoint.abstract(state))
             state = restored[1] if restored else state
             start = int(state.step)
-            log = MetricsLog(directory, start, watch) if is_first() else NoLog()
+            copy = checkpoints.place if checkpoint_directory else None
+            log = MetricsLog(directory, start, watch, copy) if is_first() else NoLog()
         if restored is None:
             with clock("saving"):
                 checkpoints.save(0, state)

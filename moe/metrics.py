@@ -1,5 +1,6 @@
 """The record of a run: JSON lines, the same scalars for TensorBoard and others, and a profile."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -9,6 +10,11 @@ import pathlib
 import time
 
 import jax
+
+from moe.bucket import Bucket
+from moe.store import Folder
+
+NAME = "metrics.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +40,21 @@ class MetricsLog:
     not.
     """
 
-    def __init__(self, directory: pathlib.Path, resume_step: int, watch: Watch = Watch()):  # noqa: B008
-        """Opens the log, keeping the rows up to and including `resume_step`."""
-        self.path = directory / "metrics.jsonl"
-        kept = [row for row in read(self.path) if row["step"] <= resume_step]
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        resume_step: int,
+        watch: Watch = Watch(),  # noqa: B008
+        copy: Folder | Bucket | None = None,
+    ):
+        """Opens the log, keeping the rows up to and including `resume_step`.
+
+        copy: where a second metrics.jsonl lies, which is taken where it has more of these rows.
+        """
+        self.path, self._copy = directory / NAME, copy
+        kept = max(
+            ([row for row in rows if row["step"] <= resume_step] for rows in self._found()), key=len
+        )
         part = self.path.with_suffix(".part")
         part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         os.replace(part, self.path)
@@ -46,6 +63,14 @@ class MetricsLog:
         if watch.wandb:
             self._sinks.append(_Wandb(directory, watch))
         self._profile = _Profile(directory / "profile", watch.profile)
+
+    def _found(self) -> list[list[dict]]:
+        """The rows of this folder, and those of the copy if there is one."""
+        found = [read(self.path)]
+        if self._copy is not None:
+            with contextlib.suppress(FileNotFoundError):
+                found.append(parsed(self._copy.read("", NAME)))
+        return found
 
     def write(self, row: dict) -> None:
         """Appends one row and its numbers."""
@@ -59,8 +84,10 @@ class MetricsLog:
         self._profile.step(step)
 
     def sync(self) -> None:
-        """Waits until the rows are on disk."""
+        """Waits until the rows are on disk, and in the copy."""
         os.fsync(self._file.fileno())
+        if self._copy is not None:
+            self._copy.write("", NAME, self.path.read_text(encoding="utf-8"))
 
     def close(self) -> None:
         """Closes everything."""
@@ -166,10 +193,13 @@ def scalars(row: dict, prefix: str = ""):
 
 def read(path: pathlib.Path) -> list[dict]:
     """The rows of a metrics.jsonl; a last line that was cut off is left out, no file is no rows."""
-    if not path.exists():
-        return []
+    return parsed(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else []
+
+
+def parsed(text: str) -> list[dict]:
+    """The rows of JSON lines, up to the first that is none."""
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in text.splitlines():
         try:
             row = json.loads(line)
             row["kind"], row["step"] + 0  # what every row has; a torn one may be JSON by chance

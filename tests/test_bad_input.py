@@ -164,6 +164,11 @@ def words():
         *("{tmp}/no-json", "{tmp}/other", "{tmp}/list", "{tmp}/runs"),
     ):
         yield Bad(("run", STUDY, f"--workdir={place}"), place.split("/")[-1].split("\0")[0][:20])
+    for place in (
+        *("", "s3://bucket/x", "file:///x", "gs://", "gs:///x", "gs://bucket", "gs://BUCKET/x"),
+        *("gs://b/x", "gs://bucket/a b", "gs://bucket/a?b", "gs://bucket//x", "/dev/null/x"),
+    ):
+        yield Bad((*run, f"--checkpoints={place}"), "--checkpoints=")
     for assignment in ("", "=", "x", "=1", "train.steps", "seed=1", "train..steps=1", ".=1"):
         yield Bad((*run, f"--set={assignment}"), "--set" if "." not in assignment[:6] else "")
     for name in ("", "nonsense", STUDY.upper(), f"{STUDY}/", f"{STUDY}/x", f"{STUDY}/top1/x", "/"):

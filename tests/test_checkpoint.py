@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 import pytest
 from orbax.checkpoint.args import PyTreeSave
 
-from moe import checkpoint, checkpoint_format
+from moe import checkpoint, checkpoint_format, store
 from moe.checkpoint_format import FORMAT, Identity
 from moe.checksum import checksums
 
@@ -39,6 +39,14 @@ def state(step):
 ABSTRACT = checkpoint.abstract(state(0))
 
 
+def steps(directory):
+    return store.at(directory).steps()
+
+
+def seal(path):
+    checkpoint_format.seal(store.at(path.parent), path.name)
+
+
 def same(one, two):
     jax.tree.map(np.testing.assert_array_equal, one, two)
     assert jax.tree.map(lambda a: a.dtype, one) == jax.tree.map(lambda a: a.dtype, two)
@@ -50,7 +58,7 @@ def written(directory, losses, **kept):
     for step, loss in losses.items():
         store.save(step, state(step), loss)
     store.close()
-    return checkpoint.steps(directory)
+    return steps(directory)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +121,7 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
     with pytest.raises(FloatingPointError, match="^params/w_AB is not finite at step 2: .*1 is ke"):
         store.save(2, bad)
     store.close()
-    assert checkpoint.steps(tmp_path) == [1]
+    assert steps(tmp_path) == [1]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +135,7 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
 def test_checkpoints_of_another_owner_are_refused(three, other, line):
     with pytest.raises(ValueError, match=line):
         restored(three, other)
-    assert checkpoint.steps(three) == [0, 10, 20]
+    assert steps(three) == [0, 10, 20]
 
 
 def test_a_state_of_another_program_is_refused(three):
@@ -230,7 +238,7 @@ def from_another(path, what):
 def lying(path):
     """A record with a wrong checksum, among files that are what was written."""
     record(path, lambda text: re.sub(r'"sum": (\d+)', r'"sum": 1\1', text))
-    checkpoint_format.seal(path)
+    seal(path)
 
 
 def resaved(path, without=None, **changed):
@@ -279,8 +287,8 @@ DAMAGE = {
     "no manifest": lambda p: remove(p / "state", "manifest.ocdbt"),
     "manifest of garbage": lambda p: (p / "state/manifest.ocdbt").write_bytes(b"garbage" * 20),
     "metadata of garbage": lambda p: (p / "state/_METADATA").write_text("{garbage"),
-    "a leaf missing": lambda p: (resaved(p, without="flag"), checkpoint_format.seal(p)),
-    "a leaf of another shape": lambda p: (resaved(p, flag=3), checkpoint_format.seal(p)),
+    "a leaf missing": lambda p: (resaved(p, without="flag"), seal(p)),
+    "a leaf of another shape": lambda p: (resaved(p, flag=3), seal(p)),
     "no seal": lambda p: (p / "files.json").unlink(),
     "seal empty": lambda p: (p / "files.json").write_text(""),
     "seal of nothing": lambda p: (p / "files.json").write_text("{}"),
@@ -305,7 +313,7 @@ def test_damage_is_named_and_the_checkpoint_before_is_used(how, three, tmp_path)
     assert lines[0].endswith("; kept as 20.damaged")
     assert lines[1] == f"{tmp_path}: goes on from step 10"
     # The damaged one is out of the way and still there; its step can be saved again.
-    assert checkpoint.steps(tmp_path) == [0, 10]
+    assert steps(tmp_path) == [0, 10]
     assert (tmp_path / "20.damaged").exists() or (tmp_path / "20.damaged").is_symlink()
     written(tmp_path, {20: 1.0})
     assert restored(tmp_path)[0][0] == 20

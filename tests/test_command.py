@@ -637,8 +637,9 @@ def test_run_hands_on_what_was_asked_for(call, handed_on, tmp_path):
     assert (code, out, err) == (0, "the table\npage: the page\n", "")
     overrides = ("train.steps=5", "model.moe.num_experts=4")
     asked = (STUDY, ("top1", "dense"), "tiny", (4, 0), overrides, workdir)
+    unset = dict.fromkeys(("mesh", "checkpoints", "profile", "wandb"))
     assert handed_on == [
-        ("run", asked, {"jobs": 2, "mesh": None, "profile": None, "wandb": None}),
+        ("run", asked, {"jobs": 2, **unset}),
         ("report", (workdir,), {}),
         ("table", (workdir,), {}),
     ]

@@ -12,10 +12,11 @@ import tempfile
 import time
 
 import compiled_once
+import fake_gcs
 import numpy as np
 import pytest
 
-from moe import checkpoint, metrics
+from moe import checkpoint, metrics, store
 from moe.checkpoint_format import open_orbax, read_record
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -87,9 +88,9 @@ def left(workdir):
     result = json.loads((run / "result.json").read_text())
     del result["timing"], result["environment"]["commit"]  # somebody may commit meanwhile
     orbax = open_orbax()
-    record = read_record(orbax, run / f"checkpoints/{STEPS}")
+    record = read_record(orbax, store.at(run / "checkpoints"), STEPS)
     orbax.close()
-    return rows, result, record["leaves"], checkpoint.steps(run / "checkpoints")
+    return rows, result, record["leaves"], store.at(run / "checkpoints").steps()
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,7 @@ def test_a_signal_saves_the_step_and_says_how_to_resume(number, undisturbed, tmp
     code, err = ended(process)
     step = step_of(tmp_path)
     assert code == 0 and sent <= step <= sent + 1, err  # the step that was under way
-    assert checkpoint.steps(tmp_path / "top1/seed0/checkpoints") == [0, step] and step < STEPS
+    assert store.at(tmp_path / "top1/seed0/checkpoints").steps() == [0, step] and step < STEPS
     assert err.splitlines()[-1] == (
         f"stopped, saved: top1 seed 0 at step {step}; the same command resumes"
     )
@@ -188,14 +189,34 @@ def test_a_full_disk_stops_in_one_line_and_the_run_resumes(undisturbed, tmp_path
     wait_for(process, lambda: step_of(tmp_path) >= 8)
     process.kill()
     process.communicate()
-    before = checkpoint.steps(tmp_path / "top1/seed0/checkpoints")
+    before = store.at(tmp_path / "top1/seed0/checkpoints").steps()
     code, err = ended(started(tmp_path, *more, LARGEST_FILE="40000"))
     assert code == 2 and "Traceback" not in err, err
     last = err.splitlines()[-1]
     assert last.startswith("error: ") and "could not be saved" in last and "resumes" in last
-    assert checkpoint.steps(tmp_path / "top1/seed0/checkpoints") == before
+    assert store.at(tmp_path / "top1/seed0/checkpoints").steps() == before
     assert ended(started(tmp_path, *more))[0] == 0
     assert left(tmp_path)[:3] == left(undisturbed)[:3]
+
+
+def test_a_lost_machine_is_no_loss_where_checkpoints_go_to_a_bucket(undisturbed, tmp_path):
+    pytest.importorskip("gcsfs", reason="requirements-gs.txt is not installed")
+    inside = "bucket/a/b/top1/seed0/"
+    with fake_gcs.serve() as service:
+        words = ("--checkpoints=gs://bucket/a/b/", "--set=train.save_every=10")
+        where = service.settings()
+        lost = started(tmp_path / "lost", *words, **where)
+        wait_for(lost, lambda: f"{inside}10/commit_success.txt" in service.names(inside))
+        lost.kill()
+        lost.communicate()
+        shutil.rmtree(tmp_path / "lost")
+        code, err = ended(started(tmp_path / "other", *words, **where))
+        assert code == 0, err
+        for name in service.names(inside):  # fetched, they are like those of a folder
+            file = tmp_path / "other/top1/seed0/checkpoints" / name.removeprefix(inside)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(service.objects[name][1])
+    assert left(tmp_path / "other")[:3] == left(undisturbed)[:3]  # which saved at other steps
 
 
 def test_the_second_run_in_a_folder_refuses(tmp_path):

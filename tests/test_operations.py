@@ -14,7 +14,7 @@ from test_train import DATASET, experiment
 
 from experiments import interrupts, lock, progress, request
 from experiments.task import Task
-from moe import accelerators, checkpoint, goodput, loop, metrics
+from moe import accelerators, checkpoint, goodput, loop, metrics, store
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_nan_in_the_parameters_is_never_saved(quick, tmp_path):
     quick[8] = float("nan")  # the loss of step 8 is still fine
     with pytest.raises(FloatingPointError, match="params/w_A is not finite at step 8: .*4 is kept"):
         loop.train(experiment(), DATASET, tmp_path, "text")
-    assert checkpoint.steps(tmp_path / "checkpoints") == [0, 4]
+    assert store.at(tmp_path / "checkpoints").steps() == [0, 4]
     np.testing.assert_array_equal(
         checkpoint.restore_params(tmp_path / "checkpoints")["w_A"], [1, 4, 1]
     )
@@ -134,7 +134,7 @@ def test_a_nan_in_the_loss_stops_at_its_step(quick, tmp_path):
     quick["loss"] = 7  # between two logs, evaluations and saves
     with pytest.raises(FloatingPointError, match=f"loss=nan at step 7 in {tmp_path}"):
         loop.train(experiment(), DATASET, tmp_path, "text")
-    assert checkpoint.steps(tmp_path / "checkpoints") == [0, 4]
+    assert store.at(tmp_path / "checkpoints").steps() == [0, 4]
     assert metrics.read(tmp_path / "metrics.jsonl")[-1]["step"] == 7
 
 
@@ -146,7 +146,7 @@ def test_a_stop_saves_its_step_and_the_run_goes_on_from_there(quick, tmp_path):
 
     with pytest.raises(loop.Stopped, match="saved at step 5"):
         loop.train(experiment(), DATASET, tmp_path, "text", log, lambda: len(seen) >= 5)
-    assert checkpoint.steps(tmp_path / "checkpoints") == [0, 4, 5]
+    assert store.at(tmp_path / "checkpoints").steps() == [0, 4, 5]
     result = loop.train(experiment(), DATASET, tmp_path, "text")
     assert result.resumed_from == 5 and int(result.state.step) == 12
     kinds = [(row["kind"], row["step"]) for row in metrics.read(tmp_path / "metrics.jsonl")]
