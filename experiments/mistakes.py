@@ -4,8 +4,9 @@ import errno
 import pathlib
 import traceback
 
-# Failures of the machine, not of the program: permission, full disk, read-only file system.
-_ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG}
+# Failures of the machine, not of the program: full disk, permission, read-only file system.
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.EROFS, *_NO_ROOM}
 _PACKAGES = [pathlib.Path(__file__).parent.parent / p for p in ("moe", "configs", "experiments")]
 
 
@@ -18,6 +19,9 @@ def is_mistake(error: Exception) -> bool:
     return ours and frame.line.startswith("raise ")
 
 
-def line(error: Exception) -> str:
-    """The error in one line."""
+def line(error: Exception, workdir: object = None) -> str:
+    """The error in one line; a full disk is told with its folder, which the system leaves out."""
+    if isinstance(error, OSError) and error.errno in _NO_ROOM and workdir:
+        place = error.filename or f"--workdir={workdir}"
+        return f"{place}: {error.strerror}; what is saved is kept; the same command resumes"
     return " ".join(str(error).split())

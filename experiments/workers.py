@@ -165,7 +165,7 @@ def _work(task: Task) -> str | None:
     except (ValueError, OSError) as error:
         if not is_mistake(error):
             raise
-        return f"{task.arm}: {line(error)}"
+        return f"{task.arm}: {line(error, task.workdir)}"
     return None
 
 

@@ -79,6 +79,7 @@ def open_orbax(before_naming: Callable[[], None] | None = None) -> ocp.AsyncChec
 def _hush() -> None:
     """A failure of orbax is pages of logs, and writes that end after their loop; ours is a line."""
     logging.getLogger("absl").addFilter(_not_of_orbax)
+    logging.getLogger("asyncio").addFilter(_not_about_orbax)
     before = sys.unraisablehook
     if getattr(before, "__module__", "") != __name__:
 
@@ -97,6 +98,10 @@ def _unread(what: object) -> bool:
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in pathlib.Path(record.pathname).parts
+
+
+def _not_about_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in record.getMessage()
 
 
 def seal(place: Folder | Bucket, name: object) -> None:

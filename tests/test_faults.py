@@ -1,5 +1,6 @@
 """Faults with real processes and real signals: what is left is what an undisturbed run leaves."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -197,6 +198,40 @@ def test_a_full_disk_stops_in_one_line_and_the_run_resumes(undisturbed, tmp_path
     assert store.at(tmp_path / "top1/seed0/checkpoints").steps() == before
     assert ended(started(tmp_path, *more))[0] == 0
     assert left(tmp_path)[:3] == left(undisturbed)[:3]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder with 40 MB of room, and a function that leaves no more than so many bytes."""
+    words = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(tmp_path)]
+    if subprocess.run(words, capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk")
+
+    def leave(size):
+        room = os.statvfs(tmp_path)
+        with contextlib.suppress(OSError), open(tmp_path / "filler", "wb", buffering=0) as file:
+            file.write(bytes(max(0, room.f_bavail * room.f_bsize - size)))
+
+    yield tmp_path, leave
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("size", [0, 300_000])
+def test_a_disk_that_fills_up_stops_in_one_line_and_the_run_resumes(undisturbed, small_disk, size):
+    (disk, leave), more = small_disk, ["--set=train.save_every=3"]
+    process = started(disk / "run", *more)
+    wait_for(process, lambda: step_of(disk / "run") >= 8)
+    leave(size)
+    for again in (True, False):
+        code, err = ended(process)
+        assert code == 2 and "Traceback" not in err, err
+        last = err.splitlines()[-1]
+        assert str(disk) in last and last.endswith("the same command resumes"), err
+        if again:  # while there still is no room
+            process = started(disk / "run", *more)
+    (disk / "filler").unlink()
+    assert ended(started(disk / "run", *more))[0] == 0
+    assert left(disk / "run")[:3] == left(undisturbed)[:3]
 
 
 def test_a_lost_machine_is_no_loss_where_checkpoints_go_to_a_bucket(undisturbed, tmp_path):

@@ -1,6 +1,8 @@
 """What a run says of itself: MFU, goodput, progress, profiles, Weights & Biases; signals, locks."""
 
+import errno
 import importlib.machinery
+import os
 import signal
 import sys
 import types
@@ -13,6 +15,7 @@ from synthetic_data import SyntheticDataset
 from test_train import DATASET, experiment
 
 from experiments import interrupts, lock, progress, request
+from experiments.mistakes import is_mistake, line
 from experiments.task import Task
 from moe import accelerators, checkpoint, goodput, loop, metrics, store
 
@@ -282,3 +285,13 @@ def test_huge_pages_are_asked_for_in_new_processes_and_once(monkeypatch):
     huge_pages.restart()
     assert started == [(huge_pages.sys.executable, huge_pages.sys.orig_argv)]
     assert huge_pages.os.environ["GLIBC_TUNABLES"] == asked
+
+
+def test_a_full_disk_is_told_with_its_folder():
+    for file in (None, "w/x"):
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file)
+        assert is_mistake(error)
+        assert line(error, "w") == (
+            f"{file or '--workdir=w'}: No space left on device; what is saved is kept; "
+            "the same command resumes"
+        )
