@@ -120,7 +120,7 @@ def checkpoints(given: str | None) -> str | None:
     from moe import store
 
     store.at(given).make()
-    return given
+    return given.rstrip("/")
 
 
 def _check_place(flag: str, given: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from experiments import lock, together, workers
 from experiments.request import resolve
-from experiments.task import Task, write
+from experiments.task import ELSEWHERE, Task, write
 from moe import registry
 from moe.mesh import Mesh, in_use, is_first
 
@@ -56,6 +56,7 @@ def run(
     for task in tasks:
         for seed in task.seeds:
             _same_experiment(task, seed)
+            _same_checkpoints(task, seed)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -86,6 +87,20 @@ def _same_experiment(task: Task, seed: int) -> None:
             )
     if len(found) != len(asked):
         raise ValueError(f"{path}: holds another experiment; choose another --workdir")
+
+
+def _same_checkpoints(task: Task, seed: int) -> None:
+    """Raises ValueError when an unfinished run has its checkpoints in another place."""
+    directory = task.directory(seed)
+    if not (directory / "experiment.txt").exists() or (directory / "result.json").exists():
+        return
+    note, here = directory / ELSEWHERE, directory / "checkpoints"
+    there = note.read_text(encoding="utf-8").strip() if note.exists() else None
+    if there != task.checkpoints and (there or here.exists()):
+        raise ValueError(
+            f"--checkpoints={task.checkpoints or ''}: {directory} has its checkpoints in "
+            f"{there or here}; go on there, or choose another --workdir"
+        )
 
 
 def _write_study(study_name, size, arms, seeds, overrides, workdir) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from experiments import lock
 from moe import registry
 
+ELSEWHERE = "checkpoints.txt"  # in the folder of a run whose checkpoints are not there
 DIVERGED = "diverged.txt"  # in the folder of a run that stopped for a number that is not finite
 
 
@@ -37,7 +38,7 @@ class Task:
 
     def checkpoint_directory(self, seed: int) -> str | None:
         """Where its checkpoints go, if not into its own folder."""
-        return f"{self.checkpoints.rstrip('/')}/{self.arm}/seed{seed}" if self.checkpoints else None
+        return f"{self.checkpoints}/{self.arm}/seed{seed}" if self.checkpoints else None
 
 
 def run_task(
@@ -101,6 +102,8 @@ def run_one(
             write(directory / "experiment.txt", text)
             write(directory / "tokenizer.json", dataset.tokenizer.json)
             (directory / DIVERGED).unlink(missing_ok=True)
+            if task.checkpoints:
+                write(directory / ELSEWHERE, f"{task.checkpoints}\n")
         place = task.checkpoint_directory(seed)
         trained = train(experiment, dataset, directory, text, on_log, stop, watch, place)
         if is_first():

@@ -196,7 +196,7 @@ def test_a_bad_place_is_one_line(given, line):
 
 
 def test_a_bucket_that_is_not_there_is_one_line(empty):
-    assert request.checkpoints(URL) == URL
+    assert request.checkpoints(f"{URL}/") == URL
     with pytest.raises(OSError, match="^gs://another/x: there is no such bucket$"):
         request.checkpoints("gs://another/x")
     empty.refuse = lambda method, name: True

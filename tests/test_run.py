@@ -38,8 +38,9 @@ def synthetic(monkeypatch):
     monkeypatch.setattr(ngram, "baselines", lambda dataset: BASELINES)
 
 
-def study(workdir, arms=("dense", "top1"), seeds=(0,), overrides=(), on_log=lambda *row: None):
-    run.run("dense_topk_hash", arms, "tiny", seeds, [*SMALL, *overrides], workdir, on_log=on_log)
+def study(workdir, arms=("dense", "top1"), seeds=(0,), overrides=(), **more):
+    more = {"on_log": lambda *row: None, **more}
+    run.run("dense_topk_hash", arms, "tiny", seeds, [*SMALL, *overrides], workdir, **more)
 
 
 def without_times(directory):
@@ -109,6 +110,24 @@ def test_a_workdir_of_another_size_is_refused(synthetic, tmp_path):
     study(tmp_path, arms=("dense",))
     with pytest.raises(ValueError, match="study.json: size is 'tiny' there, 'small' asked"):
         run.run("dense_topk_hash", ("top1",), "small", (0,), SMALL, tmp_path)
+
+
+def test_checkpoints_elsewhere_are_gone_on_with_and_not_forgotten(synthetic, tmp_path):
+    workdir, place = tmp_path / "runs", str(tmp_path / "elsewhere")
+    study(workdir, ("dense",), checkpoints=place)
+    first, rows = workdir / "dense/seed0", (workdir / "dense/seed0/metrics.jsonl").read_text()
+    assert not (first / "checkpoints").exists()
+    assert (tmp_path / "elsewhere/dense/seed0/metrics.jsonl").read_text() == rows
+    result = json.loads((first / "result.json").read_text())
+    (first / "result.json").unlink()
+    for other in (None, str(tmp_path / "other")):
+        line = f"--checkpoints={other or ''}: {first} has its checkpoints in {place}; go on there"
+        with pytest.raises(ValueError, match=line):
+            study(workdir, ("dense",), checkpoints=other)
+    shutil.rmtree(workdir)  # as on another machine: no step is left to take
+    study(workdir, ("dense",), checkpoints=place)
+    assert json.loads((first / "result.json").read_text())["val_loss"] == result["val_loss"]
+    assert (first / "metrics.jsonl").read_text() == rows
 
 
 @pytest.mark.slow
