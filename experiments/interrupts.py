@@ -21,16 +21,23 @@ class Request:
         self.asked = False
         self.also: Callable[[], None] = lambda: None  # called by the first signal
         self.nothing_to_save = False  # then the first signal stops at once too
+        self._telling = self._again = False
 
     def take(self, number: int, frame: object) -> None:
-        """Handles a signal."""
+        """Handles a signal. One that comes while the first is told waits: `also` may hold locks."""
+        if self._telling:
+            self._again = True
+            return
         if self.asked:
             raise KeyboardInterrupt
-        self.asked = True
+        self.asked = self._telling = True
         if self.nothing_to_save:
             raise Interrupted("stopped before the first step; the same command begins again")
         os.write(2, b"stopping: the runs save their step; once more to stop at once\n")
         self.also()
+        self._telling = False
+        if self._again:
+            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

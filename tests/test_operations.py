@@ -295,3 +295,16 @@ def test_a_full_disk_is_told_with_its_folder():
             f"{file or '--workdir=w'}: No space left on device; what is saved is kept; "
             "the same command resumes"
         )
+
+
+def test_a_second_signal_waits_until_the_first_is_told(capfd):
+    request, done = interrupts.Request(), []
+
+    def also():
+        request.take(signal.SIGINT, None)  # as when it comes right now
+        done.append(True)
+
+    request.also = also
+    with pytest.raises(KeyboardInterrupt):
+        request.take(signal.SIGINT, None)
+    assert done and request.asked
