@@ -243,7 +243,8 @@ def main(argv: Sequence[str]) -> int:
     except (ValueError, OSError) as error:
         if not is_mistake(error):
             raise
-        print(f"error: {line(error, options.WORKDIR.value)}", file=sys.stderr)
+        workdir = options.WORKDIR.value if flags.FLAGS.is_parsed() else None
+        print(f"error: {line(error, workdir)}", file=sys.stderr)
         return 2
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
