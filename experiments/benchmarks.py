@@ -54,7 +54,9 @@ def run(words: Sequence[str]) -> None:
     elif words[0] == "data":
         bench_data.data(options.SIZE.value, options.SET.value, directory=directory)
     else:
-        words = options.SET.value
         bench.step(
-            options.SIZE.value, overrides=words, directory=directory, arms=options.ARMS.value
+            options.SIZE.value,
+            overrides=options.SET.value,
+            directory=directory,
+            arms=options.ARMS.value,
         )

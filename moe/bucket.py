@@ -5,7 +5,6 @@ says that a folder is whole. Credentials are those that Google's libraries find 
 """
 
 import base64
-import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -70,9 +69,9 @@ class Bucket:
         self._fs.ls("/".join(self.url.split("/")[:3]), detail=False)
 
     @_told
-    def clear(self) -> None:
-        """Removes what a kill left half written or half deleted."""
-        for name in self.unfinished():
+    def clear(self, step: int | str = "*") -> None:
+        """Removes what a kill or a failure left half written or half deleted."""
+        for name in self.unfinished(step):
             self._rm(name)
 
     @_told
@@ -140,12 +139,6 @@ class Bucket:
         if self._fs.exists(self._path(name, COMMITTED)):
             self._fs.rm_file(self._path(name, COMMITTED))
         self._rm(name)
-
-    def sweep(self, step: int) -> None:
-        """Deletes what there is of an unfinished step, as far as that is possible."""
-        with contextlib.suppress(Failed):  # the service failed already; the next start clears
-            for name in self.unfinished(step):
-                self._rm(name)
 
     @_told
     def has(self, name: object) -> bool:

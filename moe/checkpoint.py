@@ -157,7 +157,8 @@ class Checkpoints:
             with contextlib.suppress(Exception):  # told once
                 self._orbax.wait_until_finished()
             for _ in range(10):  # writers of orbax outlive its failure and make folders anew
-                self.place.sweep(step)
+                with contextlib.suppress(OSError):  # the place failed already; a start clears
+                    self.place.clear(step)
                 time.sleep(0.1)
             raise OSError(
                 f"{self.place}/{step}: could not be saved ({one_line(error)}); "

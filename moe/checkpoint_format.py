@@ -137,8 +137,7 @@ def verify(place: Folder | Bucket, name: object, within: str = "") -> None:
 
 def read_record(orbax: ocp.AsyncCheckpointer, place: Folder | Bucket, step: int) -> dict:
     """The record of a checkpoint; raises Damaged, or ValueError for another format."""
-    items = {file.split("/")[0] for file in place.files(step)}
-    if "experiment" in items and "record" not in items:
+    if place.has(f"{step}/experiment") and not place.has(f"{step}/record"):
         raise ValueError(_another_format(f"{place}/{step}", 1))
     verify(place, step, "record/")
     try:

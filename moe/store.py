@@ -24,9 +24,10 @@ class Folder:
         """Makes the place, unless it is there."""
         self.path.mkdir(parents=True, exist_ok=True)
 
-    def clear(self) -> None:
-        """Removes what a kill left half written or half deleted."""
-        for name in (*self.unfinished(), *(p.name for p in self.path.glob("*.deleted"))):
+    def clear(self, step: int | str = "*") -> None:
+        """Removes what a kill or a failure left half written or half deleted."""
+        deleted = [path.name for path in self.path.glob(f"{step}.deleted")]
+        for name in (*self.unfinished(step), *deleted):
             shutil.rmtree(self.path / name, ignore_errors=True)
 
     def steps(self) -> list[int]:
@@ -70,11 +71,6 @@ class Folder:
         gone = self.path / f"{name}.deleted"
         (self.path / str(name)).rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
-
-    def sweep(self, step: int) -> None:
-        """Deletes what there is of an unfinished step, as far as that is possible."""
-        for name in self.unfinished(step):
-            shutil.rmtree(self.path / name, ignore_errors=True)
 
     def has(self, name: object) -> bool:
         """Whether something has that name."""

@@ -1,7 +1,6 @@
 """A Google Cloud Storage of this machine: enough of its JSON API for orbax, tensorstore and gcsfs.
 
-It has a bucket named bucket, keeps objects in memory and can be told to fail. Run as a program, it
-prints its address and serves until its standard input ends.
+It has a bucket named bucket, keeps objects in memory and can be told to fail.
 """
 
 import base64
@@ -11,7 +10,6 @@ import hashlib
 import http.server
 import itertools
 import json
-import sys
 import threading
 import urllib.parse
 from collections.abc import Iterator
@@ -254,9 +252,3 @@ def serve() -> Iterator[FakeStore]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-if __name__ == "__main__":
-    with serve() as served:
-        print(served.address, flush=True)
-        sys.stdin.read()
