@@ -77,8 +77,9 @@ def _same_experiment(task: Task, seed: int) -> None:
     path = task.directory(seed) / "experiment.txt"
     if not path.exists():
         return
-    asked = registry.expression(dataclasses.replace(task.experiment, seed=seed)).splitlines()
-    found = path.read_text(encoding="utf-8").splitlines()
+    text = registry.expression(dataclasses.replace(task.experiment, seed=seed))
+    asked = registry.identity(text).splitlines()
+    found = registry.identity(path.read_text(encoding="utf-8")).splitlines()
     for there, here in zip(found, asked, strict=False):
         if there != here:
             raise ValueError(

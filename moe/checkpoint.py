@@ -6,7 +6,6 @@ It is there whole or not at all. Reading one runs none of its content. DIR may b
 """
 
 import contextlib
-import dataclasses
 import functools
 import math
 import os
@@ -126,13 +125,14 @@ class Checkpoints:
     def _whole(self, step: int, abstract: Any) -> Any:
         """The state of a step; raises Damaged, or ValueError for another owner."""
         record = read_record(self._orbax, self.place, step)
-        for key, mine in dataclasses.asdict(self._identity).items():
-            if record[key] != mine:
-                shown = f" ({record[key][:16]} there, {mine[:16]} here)" * (key != "experiment")
-                raise ValueError(
-                    f"{self.place}: holds checkpoints of another {key}{shown}; "
-                    "compare experiment.txt, or choose another workdir"
-                )
+        key = self._identity.differs(record)
+        if key:
+            mine = getattr(self._identity, key)
+            shown = f" ({record[key][:16]} there, {mine[:16]} here)" * (key != "experiment")
+            raise ValueError(
+                f"{self.place}: holds checkpoints of another {key}{shown}; "
+                "compare experiment.txt, or choose another workdir"
+            )
         if record["step"] != step:
             raise Damaged(f"the record is of step {record['step']}")
         here = {

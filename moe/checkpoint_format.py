@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from moe.bucket import Bucket
+from moe.registry import identity
 from moe.checksum import checksums, names
 from moe.store import Folder, one_line
 
@@ -33,13 +34,20 @@ class Identity:
     """Whose checkpoints these are; those of another are refused.
 
     Attributes:
-      experiment: the expression that rebuilds the run.
+      experiment: the expression that rebuilds the run; where its classes lie does not count.
       data, tokenizer: fingerprints.
     """
 
     experiment: str
     data: str = ""
     tokenizer: str = ""
+
+    def differs(self, record: dict[str, Any]) -> str | None:
+        """The first key in which the record of a checkpoint is of another, or None."""
+        for key, mine in dataclasses.asdict(self).items():
+            if identity(record[key]) != identity(mine):
+                return key
+        return None
 
 
 def items(state: Any, step: int, loss: float | None, identity: Identity, sums: dict) -> Any:

@@ -127,6 +127,14 @@ def expression(tree) -> str:
     return "\n".join([*lines, "", body, ""])
 
 
+def identity(text: str) -> str:
+    """What makes an experiment itself, of the text that `expression` wrote: classes and fields.
+
+    Where a class lies is no part of it, so a file that moves orphans no run.
+    """
+    return text.partition("\n\n")[2] or text
+
+
 def no_such(noun: str, name: str, valid: typing.Iterable[str]) -> str:
     """The end of an error line: "no such NOUN; did you mean 'x'? (valid: x, y)"."""
     choices = sorted(valid)
