@@ -14,7 +14,7 @@ from experiments import benchmarks, commands, huge_pages, options
 from experiments.interrupts import Interrupted
 from experiments.mistakes import is_mistake, line
 from experiments.request import Request, checkpoints, parse_name, request, resolve, watch
-from moe.registry import no_such
+from moe.registry import Mistake, no_such
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def _show(words: Sequence[str]) -> None:
         )
         return
     if options.MESH.value is not None:
-        raise ValueError(f"--mesh={options.MESH.value}: show takes it beside --compile-for")
+        raise Mistake(f"--mesh={options.MESH.value}: show takes it beside --compile-for")
     if arms is None:
         print(commands.study_table(study, options.SIZE.value, options.SET.value))
     else:
@@ -59,7 +59,7 @@ def _show(words: Sequence[str]) -> None:
 def _run(words: Sequence[str]) -> None:
     study, arms = parse_name(words[0])
     if arms is not None and options.ARMS.value is not None:
-        raise ValueError(f"--arms={','.join(options.ARMS.value)}: {words[0]} names an arm already")
+        raise Mistake(f"--arms={','.join(options.ARMS.value)}: {words[0]} names an arm already")
     asked = request(
         study,
         arms or options.ARMS.value,
@@ -84,11 +84,11 @@ def _mesh(asked: Request):
     if options.COORDINATOR.value is None:
         for flag in (options.NUM_PROCESSES, options.PROCESS_ID):
             if flag.value is not None:
-                raise ValueError(f"--{flag.name}={flag.value}: needs --coordinator=HOST:PORT")
+                raise Mistake(f"--{flag.name}={flag.value}: needs --coordinator=HOST:PORT")
         if options.MESH.value is None:
             return None
     if options.JOBS.present:
-        raise ValueError(f"--jobs={options.JOBS.value}: on a mesh the arms run one after the other")
+        raise Mistake(f"--jobs={options.JOBS.value}: on a mesh the arms run one after the other")
     from moe import mesh
 
     text = options.MESH.value or "auto"
@@ -120,7 +120,7 @@ def _diff(words: Sequence[str]) -> None:
 
 def _data(words: Sequence[str]) -> None:
     if words[0] != "prepare":
-        raise ValueError(f"data {words[0]}: {no_such('action', words[0], ['prepare'])}")
+        raise Mistake(f"data {words[0]}: {no_such('action', words[0], ['prepare'])}")
     from moe.data import catalogue
 
     print(f"prepared: {catalogue.prepare(words[1])}")
@@ -200,35 +200,35 @@ def _help(flag: flags.FlagHolder) -> str:
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """Sets the flags and returns the words; raises ValueError, one line, for a bad flag."""
+    """Sets the flags and returns the words; raises Mistake, one line, for a bad flag."""
     try:
         return flags.FLAGS(list(argv))[1:]
     except flags.UnrecognizedFlagError as error:
         rule = no_such("flag", error.flagname, [flag.name for flag in options.OURS])
-        raise ValueError(f"--{error.flagname}: {rule}") from None
+        raise Mistake(f"--{error.flagname}: {rule}") from None
     except flags.IllegalFlagValueError as error:
         given = str(error).split(": ")[0].removeprefix("flag ")
         parser = flags.FLAGS[given.removeprefix("--").split("=")[0]].parser
-        raise ValueError(f"{given}: must be {parser.syntactic_help}") from None
+        raise Mistake(f"{given}: must be {parser.syntactic_help}") from None
     except flags.Error as error:
-        raise ValueError(str(error).splitlines()[0]) from None
+        raise Mistake(str(error).splitlines()[0]) from None
 
 
 def _command(words: Sequence[str]) -> Command:
     """The command that the words name, after checking its words and flags."""
     if not words:
-        raise ValueError(f"COMMAND: is missing (valid: {', '.join(COMMANDS)}); --help says more")
+        raise Mistake(f"COMMAND: is missing (valid: {', '.join(COMMANDS)}); --help says more")
     name, rest = words[0], words[1:]
     if name not in COMMANDS:
-        raise ValueError(f"{name}: {no_such('command', name, COMMANDS)}")
+        raise Mistake(f"{name}: {no_such('command', name, COMMANDS)}")
     command = COMMANDS[name]
     if not command.takes(len(rest)):
         found = f"{len(rest)} words" if len(rest) != 1 else "1 word"
-        raise ValueError(f"{' '.join(words)}: must be '{name} {command.words}', has {found}")
+        raise Mistake(f"{' '.join(words)}: must be '{name} {command.words}', has {found}")
     for flag in options.OURS:
         if flag.present and flag.name not in command.flags:
             valid = ", ".join(f"--{flag}" for flag in command.flags) or "none"
-            raise ValueError(f"--{flag.name}: is no flag of {name} (valid: {valid})")
+            raise Mistake(f"--{flag.name}: is no flag of {name} (valid: {valid})")
     return command
 
 
@@ -240,7 +240,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         words = parse(argv)
         _command(words).act(words[1:])
-    except (ValueError, OSError) as error:
+    except (Mistake, OSError) as error:
         if not is_mistake(error):
             raise
         workdir = options.WORKDIR.value if flags.FLAGS.is_parsed() else None

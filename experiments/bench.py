@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from moe import registry
+from moe.registry import Mistake
 
 
 def step(
@@ -38,7 +39,7 @@ def step(
     study = registry.lookup("study", study_name)
     experiments = resolve(study_name, arms, size, overrides)
     if study.baseline not in experiments:
-        raise ValueError(f"--arms={','.join(arms)}: must name {study.baseline}, the baseline")
+        raise Mistake(f"--arms={','.join(arms)}: must name {study.baseline}, the baseline")
     base = experiments[study.baseline]
     dataset = load(base.data, base.model.vocab_size)
     batches = dataset.stream(0, 0, base.train.batch)
@@ -165,7 +166,7 @@ def _with_k(one, sizes: Sizes):
     changed = dataclasses.replace(one, k=sizes.k)
     try:
         changed.check("router", sizes.E)
-    except ValueError:
+    except Mistake:
         return one
     return changed
 

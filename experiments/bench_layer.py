@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from experiments.bench import interleaved, processor, save
 from moe import registry
+from moe.registry import Mistake
 
 
 class Shape(NamedTuple):
@@ -41,13 +42,13 @@ DTYPES = {"float32": "float32", "bf16": "bfloat16"}
 
 
 def shape(text: str) -> Shape:
-    """A shape from "T,D,F,E,k"; raises ValueError with the rule."""
+    """A shape from "T,D,F,E,k"; raises Mistake with the rule."""
     try:
         found = Shape(*map(int, text.split(",")))
     except (ValueError, TypeError):
-        raise ValueError(f"--shape={text}: must be five ints T,D,F,E,k") from None
+        raise Mistake(f"--shape={text}: must be five ints T,D,F,E,k") from None
     if min(found) < 1 or found.k > found.E:
-        raise ValueError(f"--shape={text}: must be ints T,D,F,E,k >= 1 with k <= E")
+        raise Mistake(f"--shape={text}: must be ints T,D,F,E,k >= 1 with k <= E")
     return found
 
 

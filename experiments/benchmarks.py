@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from experiments import options
 from experiments.request import known_size
-from moe.registry import no_such
+from moe.registry import Mistake, no_such
 
 
 def run(words: Sequence[str]) -> None:
-    """Runs the benchmark that the only word names; raises ValueError, one line, for a mistake."""
+    """Runs the benchmark that the only word names; raises Mistake, one line, for a mistake."""
     valid = {
         "data": ("size", "set", "workdir"),
         "groups": ("workdir",),
@@ -18,7 +18,7 @@ def run(words: Sequence[str]) -> None:
         "step": ("size", "arms", "set", "workdir"),
     }
     if words[0] not in valid:
-        raise ValueError(f"bench {words[0]}: {no_such('benchmark', words[0], valid)}")
+        raise Mistake(f"bench {words[0]}: {no_such('benchmark', words[0], valid)}")
     taken = valid[words[0]]
     for flag in (
         options.SIZE,
@@ -31,7 +31,7 @@ def run(words: Sequence[str]) -> None:
     ):
         if flag.present and flag.name not in taken:
             known = ", ".join(f"--{name}" for name in taken) or "none"
-            raise ValueError(f"--{flag.name}: is no flag of bench {words[0]} (valid: {known})")
+            raise Mistake(f"--{flag.name}: is no flag of bench {words[0]} (valid: {known})")
     known_size(options.SIZE.value)
     from experiments import bench, bench_data, bench_groups, bench_layer
 
@@ -40,10 +40,10 @@ def run(words: Sequence[str]) -> None:
         shapes = [bench_layer.shape(text) for text in options.SHAPE.value] or bench_layer.SHAPES
         for skew in options.SKEWS.value:
             if skew not in bench_layer.SKEWS:
-                raise ValueError(f"--skews={skew}: {no_such('skew', skew, bench_layer.SKEWS)}")
+                raise Mistake(f"--skews={skew}: {no_such('skew', skew, bench_layer.SKEWS)}")
         if options.DTYPE.value not in bench_layer.DTYPES:
             wrong = no_such("dtype", options.DTYPE.value, bench_layer.DTYPES)
-            raise ValueError(f"--dtype={options.DTYPE.value}: {wrong}")
+            raise Mistake(f"--dtype={options.DTYPE.value}: {wrong}")
         bench_layer.layer(
             shapes, options.SKEWS.value, directory=directory, dtype=options.DTYPE.value
         )

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 from experiments.request import parse_name, resolve
 from moe import registry
+from moe.registry import Mistake
 
 TITLES = {
     "router": "routers",
@@ -34,7 +35,7 @@ def listing(pattern: str = "") -> str:
     """Studies with arms and sizes, then the registered parts by kind, as far as they match.
 
     A pattern is a part of a name, a whole one with * and ?, or a kind, by its name or title, which
-    is then listed in full. Raises ValueError if none matches.
+    is then listed in full. Raises Mistake if none matches.
     """
     if pattern.lower() in ("study", "studies"):
         return "\n".join(["studies", *_study_lines("*")])
@@ -48,7 +49,7 @@ def listing(pattern: str = "") -> str:
         seen = {name for kind in registry.HOMES for name in registry.names(kind)}
         seen |= {arm for name in registry.names("study") for arm in _arms(name)}
         valid = seen | set(TITLES.values())
-        raise ValueError(f"list {pattern}: {registry.no_such('name', pattern, valid)}")
+        raise Mistake(f"list {pattern}: {registry.no_such('name', pattern, valid)}")
     return "\n\n".join("\n".join(block) for block in found)
 
 
@@ -119,13 +120,13 @@ def router_rows() -> list[tuple[str, ...]]:
 
 
 def study_directory(text: str) -> pathlib.Path:
-    """The folder of a study that ran; raises ValueError unless it holds study.json."""
+    """The folder of a study that ran; raises Mistake unless it holds study.json."""
     directory = pathlib.Path(text)
     if not directory.is_dir():
         state = "is a file" if directory.exists() else "does not exist"
-        raise ValueError(f"report {text}: {state}; it takes the --workdir of a run")
+        raise Mistake(f"report {text}: {state}; it takes the --workdir of a run")
     if not (directory / "study.json").is_file():
-        raise ValueError(f"report {text}: has no study.json; it takes the --workdir of a run")
+        raise Mistake(f"report {text}: has no study.json; it takes the --workdir of a run")
     return directory
 
 
@@ -211,13 +212,13 @@ def _fields_named(name: str, size: str) -> dict[str, object]:
     if record.is_file():
         return recorded(record)
     if pathlib.Path(name).is_dir():
-        raise ValueError(f"diff {name}: has no experiment.txt; name a folder ARM/seedN of a run")
+        raise Mistake(f"diff {name}: has no experiment.txt; name a folder ARM/seedN of a run")
     known = registry.names("study")
     if name.partition("/")[0] not in known:
-        raise ValueError(f"diff {name}: {registry.no_such('study or folder', name, known)}")
+        raise Mistake(f"diff {name}: {registry.no_such('study or folder', name, known)}")
     study, arms = parse_name(name)
     if arms is None:
-        raise ValueError(f"diff {name}: must be STUDY/ARM or the folder of a run")
+        raise Mistake(f"diff {name}: must be STUDY/ARM or the folder of a run")
     return registry.fields(resolve(study, arms, size, ())[arms[0]])
 
 
@@ -227,7 +228,7 @@ def recorded(record: pathlib.Path) -> dict[str, object]:
 
     def collect(call: ast.Call, prefix: str) -> None:
         if call.args or not isinstance(call.func, ast.Name):
-            raise ValueError("a call that is no record")
+            raise Mistake("a call that is no record")
         for keyword in call.keywords:
             path, value = prefix + keyword.arg, keyword.value
             if not isinstance(value, ast.Call):
@@ -241,7 +242,7 @@ def recorded(record: pathlib.Path) -> dict[str, object]:
     try:
         collect(ast.parse(record.read_text("utf-8")).body[-1].value, "")
     except (SyntaxError, ValueError, AttributeError, IndexError, TypeError) as error:
-        raise ValueError(f"{record}: is not the record of an experiment ({error})") from error
+        raise Mistake(f"{record}: is not the record of an experiment ({error})") from error
     return leaves
 
 

@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Iterator
 
+from moe.registry import Mistake
+
 _CANNOT = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
 
 
@@ -18,7 +20,7 @@ def hold(folder: pathlib.Path, patience_s: float = 0.0) -> Iterator[None]:
     """Holds FOLDER/.lock, which says who holds it, while the block runs.
 
     patience_s: how long to wait for another holder, as for processes that die with their parent.
-    Raises ValueError, one line, when another process holds it; waits for nobody otherwise.
+    Raises Mistake, one line, when another process holds it; waits for nobody otherwise.
     """
     with open(folder / ".lock", "a+", encoding="utf-8") as file:
         deadline = time.monotonic() + patience_s
@@ -26,7 +28,7 @@ def hold(folder: pathlib.Path, patience_s: float = 0.0) -> Iterator[None]:
             if time.monotonic() > deadline:
                 file.seek(0)
                 holder = file.read().strip() or "another process"
-                raise ValueError(
+                raise Mistake(
                     f"--workdir={folder}: is in use by {holder}; wait for it, or choose another"
                 )
             time.sleep(0.1)

@@ -1,22 +1,19 @@
 """Which errors are the user's or the machine's, said in one line, and which are bugs."""
 
 import errno
-import pathlib
-import traceback
+
+from moe.registry import Mistake
+from moe.store import Failed
 
 # Failures of the machine, not of the program: full disk, permission, read-only file system.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.EROFS, *_NO_ROOM}
-_PACKAGES = [pathlib.Path(__file__).parent.parent / p for p in ("moe", "configs", "experiments")]
 
 
 def is_mistake(error: Exception) -> bool:
-    """Whether our own code raised it on purpose, or the machine refused; the rest are bugs."""
-    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
-        return True
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    ours = any(pathlib.Path(frame.filename).is_relative_to(package) for package in _PACKAGES)
-    return ours and frame.line.startswith("raise ")
+    """Whether the user or the machine is the cause, so one line says all; the rest are bugs."""
+    refused = isinstance(error, OSError) and error.errno in _ENVIRONMENT
+    return refused or isinstance(error, Mistake | Failed)
 
 
 def line(error: Exception, workdir: object = None) -> str:

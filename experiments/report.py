@@ -15,7 +15,7 @@ RESULTS, SUMMARY, PAGE, FIGURES = "results.json", "results.md", "report.html", "
 def report(directory: str | Path) -> Path:
     """Writes the report into the study directory and returns the path of its page.
 
-    Arms without a finished run are named, not skipped in silence. Raises ValueError, one line, when
+    Arms without a finished run are named, not skipped in silence. Raises Mistake, one line, when
     study.json cannot be used or no run has finished. The same files give the same report.
     """
     directory = Path(directory)

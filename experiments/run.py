@@ -12,6 +12,7 @@ from experiments.request import resolve
 from experiments.task import ELSEWHERE, Task, write
 from moe import registry
 from moe.mesh import Mesh, in_use, is_first
+from moe.registry import Mistake
 
 
 def run(
@@ -43,7 +44,7 @@ def run(
       checkpoints: a folder, or gs://BUCKET/PATH, that gets the checkpoints, as ARM/seedN, and a
         copy of the metrics; None is each run's own folder.
 
-    Raises ValueError, before anything is written, for bad input and for a workdir that holds
+    Raises Mistake, before anything is written, for bad input and for a workdir that holds
     other experiments or is in use; Interrupted when a signal stopped the runs, which then have
     saved. A second signal raises KeyboardInterrupt at once.
     """
@@ -60,7 +61,7 @@ def run(
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"--workdir={workdir}: cannot be made ({error.strerror})") from error
+        raise Mistake(f"--workdir={workdir}: cannot be made ({error.strerror})") from error
     with contextlib.ExitStack() as held:
         if is_first():
             held.enter_context(lock.hold(workdir))
@@ -73,7 +74,7 @@ def run(
 
 
 def _same_experiment(task: Task, seed: int) -> None:
-    """Raises ValueError when the run's folder holds another experiment."""
+    """Raises Mistake when the run's folder holds another experiment."""
     path = task.directory(seed) / "experiment.txt"
     if not path.exists():
         return
@@ -82,23 +83,23 @@ def _same_experiment(task: Task, seed: int) -> None:
     found = registry.identity(path.read_text(encoding="utf-8")).splitlines()
     for there, here in zip(found, asked, strict=False):
         if there != here:
-            raise ValueError(
+            raise Mistake(
                 f"{path}: holds another experiment ({there.strip()} there, {here.strip()} asked); "
                 "choose another --workdir, or remove this folder"
             )
     if len(found) != len(asked):
-        raise ValueError(f"{path}: holds another experiment; choose another --workdir")
+        raise Mistake(f"{path}: holds another experiment; choose another --workdir")
 
 
 def _same_checkpoints(task: Task, seed: int) -> None:
-    """Raises ValueError when an unfinished run has its checkpoints in another place."""
+    """Raises Mistake when an unfinished run has its checkpoints in another place."""
     directory = task.directory(seed)
     if not (directory / "experiment.txt").exists() or (directory / "result.json").exists():
         return
     note, here = directory / ELSEWHERE, directory / "checkpoints"
     there = note.read_text(encoding="utf-8").strip() if note.exists() else None
     if there != task.checkpoints and (there or here.exists()):
-        raise ValueError(
+        raise Mistake(
             f"--checkpoints={task.checkpoints or ''}: {directory} has its checkpoints in "
             f"{there or here}; go on there, or choose another --workdir"
         )
@@ -117,7 +118,7 @@ def _write_study(study_name, size, arms, seeds, overrides, workdir) -> None:
     before = _study_there(path)
     for key, value in record.items():
         if key in before and before[key] != value:
-            raise ValueError(
+            raise Mistake(
                 f"{path}: {key} is {before[key]!r} there, {value!r} asked; choose another --workdir"
             )
     known = [arm for arm, _ in study.arms if arm in arms or arm in before.get("arms", {})]
@@ -127,14 +128,14 @@ def _write_study(study_name, size, arms, seeds, overrides, workdir) -> None:
 
 
 def _study_there(path: pathlib.Path) -> dict:
-    """What study.json says; raises ValueError, one line, when that is of no use."""
+    """What study.json says; raises Mistake, one line, when that is of no use."""
     if not path.exists():
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         dict(found["arms"]), sorted({0, *found["seeds"]})
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(
+        raise Mistake(
             f"{path}: is damaged ({type(error).__name__}: {error}); repair or remove it"
         ) from error
     return found

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from moe.registry import Mistake
+
 FINISHED, DIVERGED, UNFINISHED = "finished", "diverged", "unfinished"
 
 STUDY_KEYS = ("study", "size", "question", "baseline", "arms", "seeds")
@@ -44,7 +46,7 @@ class Runs:
 
 
 def read(directory: str | Path) -> Runs:
-    """Reads every run; raises ValueError for an unusable study.json or when no run has finished.
+    """Reads every run; raises Mistake for an unusable study.json or when no run has finished.
 
     A result of another study, size or data fingerprint, or of another model or length than the
     first seed of its arm, is left out and named in `problems`.
@@ -61,7 +63,7 @@ def read(directory: str | Path) -> Runs:
     if not any(run.status == FINISHED for run in runs):
         started = f"{len(runs)} started" if runs else "none started"
         first = f"; {problems[0]}" if problems else ""
-        raise ValueError(f"{directory}: no finished run ({started}){first}")
+        raise Mistake(f"{directory}: no finished run ({started}){first}")
     return Runs(study, tuple(runs), tuple(problems))
 
 
@@ -70,14 +72,14 @@ def _study(directory: Path) -> dict:
     try:
         study = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}; not a study directory") from None
+        raise Mistake(f"{path}: {error.strerror}; not a study directory") from None
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
+        raise Mistake(f"{path}: not JSON ({error})") from None
     missing = [key for key in STUDY_KEYS if not isinstance(study, dict) or key not in study]
     if missing:
-        raise ValueError(f"{path}: key {missing[0]!r} is missing; not written by a study run")
+        raise Mistake(f"{path}: key {missing[0]!r} is missing; not written by a study run")
     if not isinstance(study["arms"], dict) or not isinstance(study["seeds"], list):
-        raise ValueError(f"{path}: arms must map names to one line, seeds must be a list")
+        raise Mistake(f"{path}: arms must map names to one line, seeds must be a list")
     return study
 
 
@@ -102,7 +104,7 @@ def _run(directory: Path, arm: str, seed: int, study: dict, problems: list[str])
         expected = {"study": study["study"], "size": study["size"], "arm": arm, "seed": seed}
         try:
             result = _result(directory / path, expected)
-        except ValueError as error:
+        except Mistake as error:
             problems.append(f"{path.as_posix()}: {error}; left out")
     stopped = (directory / folder / "diverged.txt").exists()
     status = DIVERGED if stopped and result is None else _status(result, train)
@@ -130,28 +132,28 @@ def finite(value: object) -> bool:
 
 
 def _result(path: Path, expected: dict) -> dict:
-    """The checked content of one result.json; raises ValueError that says what is wrong in it."""
+    """The checked content of one result.json; raises Mistake that says what is wrong in it."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"cannot be read ({error.strerror})") from None
+        raise Mistake(f"cannot be read ({error.strerror})") from None
     except ValueError as error:
-        raise ValueError(f"not JSON ({error})") from None
+        raise Mistake(f"not JSON ({error})") from None
     if not isinstance(result, dict):
-        raise ValueError("not a JSON object")
+        raise Mistake("not a JSON object")
     for key in ("val_loss", "desk_loss", *NUMBERS, *expected):
         if key not in result:
-            raise ValueError(f"key {key!r} is missing")
+            raise Mistake(f"key {key!r} is missing")
     for key, value in expected.items():
         if result[key] != value:
-            raise ValueError(f"{key}={result[key]!r} where {value!r} belongs")
+            raise Mistake(f"{key}={result[key]!r} where {value!r} belongs")
     diverged = not finite(result["val_loss"])
     for key in NUMBERS:
         if not finite(result[key]) and not (diverged and key == "val_bits_per_byte"):
-            raise ValueError(f"{key}={result[key]!r} is not a finite number")
+            raise Mistake(f"{key}={result[key]!r} is not a finite number")
     for key in ("desk_loss", "flops_by_part", "params_by_part", "timing", "environment"):
         if not isinstance(result.setdefault(key, {}), dict):
-            raise ValueError(f"{key} is not an object")
+            raise Mistake(f"{key} is not an object")
     _check_router(result.setdefault("router", None))
     return result
 
@@ -165,11 +167,11 @@ def _check_router(router: object) -> None:
         loads = [load for rows in lists[4:] for load in rows]
         numbers = [n for row in [*lists[:4], *loads] for n in row]
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"router is not as the results format has it ({error})") from None
+        raise Mistake(f"router is not as the results format has it ({error})") from None
     if any(len(rows) != layers for rows in lists) or any(len(load) != experts for load in loads):
-        raise ValueError(f"router lists do not fit {layers} layers of {experts} experts")
+        raise Mistake(f"router lists do not fit {layers} layers of {experts} experts")
     if not all(finite(number) for number in numbers):
-        raise ValueError("router has a value that is not a finite number")
+        raise Mistake("router has a value that is not a finite number")
 
 
 def _metrics(directory: Path, path: Path, problems: list[str]) -> tuple[dict, dict]:

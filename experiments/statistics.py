@@ -3,6 +3,8 @@
 import itertools
 import math
 
+from moe.registry import Mistake
+
 CONFIDENCE = 0.95
 THRESHOLD_SDS = 2.0  # a difference counts beyond this many paired-seed standard deviations
 EXACT_RESAMPLES = 50_000  # enumerate every bootstrap sample up to here (six seeds), draw above
@@ -18,7 +20,7 @@ def summary(value_by_seed: dict[int, float]) -> dict:
     """
     values = list(value_by_seed.values())
     if not all(math.isfinite(value) for value in values):
-        raise ValueError(f"value_by_seed={value_by_seed}: every value must be finite")
+        raise Mistake(f"value_by_seed={value_by_seed}: every value must be finite")
     mean = math.fsum(values) / len(values) if values else None
     return {
         "n": len(values),

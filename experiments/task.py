@@ -70,7 +70,7 @@ def run_task(
 
 
 def dataset_of(experiment: Any) -> Any:
-    """The text of an experiment; raises ValueError where its routers expect other labels."""
+    """The text of an experiment; raises Mistake where its routers expect other labels."""
     from moe.data.loader import load
 
     dataset = load(experiment.data, experiment.model.vocab_size)

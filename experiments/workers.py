@@ -15,6 +15,7 @@ from experiments import huge_pages, interrupts
 from experiments.mistakes import is_mistake, line
 from experiments.progress import Progress
 from experiments.task import Task, run_task
+from moe.registry import Mistake
 
 _ASKED: list[int] = []  # the signals that this process got, if it is one of those below
 
@@ -117,11 +118,11 @@ def _run_processes(
 
 
 def _finish(futures: Sequence[concurrent.futures.Future], request: interrupts.Request) -> None:
-    """Waits for all; raises ValueError, one line, for the first that made a mistake."""
+    """Waits for all; raises Mistake, one line, for the first that made a mistake."""
     try:
         for future in concurrent.futures.as_completed(futures):
             if mistake := future.result():
-                raise ValueError(mistake)
+                raise Mistake(mistake)
     except concurrent.futures.process.BrokenProcessPool:
         if not request.asked:  # a process that got the signal before it could listen
             raise
@@ -162,7 +163,7 @@ def _work(task: Task) -> str | None:
 
     try:
         run_task(task, send, lambda: bool(_ASKED) or _STOP.is_set())
-    except (ValueError, OSError) as error:
+    except (Mistake, OSError) as error:
         if not is_mistake(error):
             raise
         return f"{task.arm}: {line(error, task.workdir)}"

@@ -13,7 +13,7 @@ from typing import Any
 from moe import compiled, cost
 from moe.experiment import Experiment
 from moe.mesh import Mesh, in_use
-from moe.registry import no_such
+from moe.registry import Mistake, no_such
 
 CHIP_BYTES = {  # high-bandwidth memory of a chip, from Google's documentation of each generation
     name: gibibytes * 2**30
@@ -59,16 +59,14 @@ class Report:
 
 
 def slice_devices(target: str) -> list[Any]:
-    """The devices of a slice such as v5e:4x4; raises ValueError with one line."""
+    """The devices of a slice such as v5e:4x4; raises Mistake with one line."""
     name, _, shape = target.partition(":")
     if name not in CHIP_BYTES:
-        raise ValueError(f"--compile-for={target}: {no_such('TPU', name, CHIP_BYTES)}")
+        raise Mistake(f"--compile-for={target}: {no_such('TPU', name, CHIP_BYTES)}")
     if not re.fullmatch(r"[1-9][0-9]{0,3}(x[1-9][0-9]{0,3}){1,2}", shape, re.ASCII):
-        raise ValueError(f"--compile-for={target}: must be a TPU and a shape, as in v5e:4x4")
+        raise Mistake(f"--compile-for={target}: must be a TPU and a shape, as in v5e:4x4")
     if importlib.util.find_spec("libtpu") is None:
-        raise ValueError(
-            f"--compile-for={target}: needs libtpu; pip install -r requirements-tpu.txt"
-        )
+        raise Mistake(f"--compile-for={target}: needs libtpu; pip install -r requirements-tpu.txt")
     import jax
     from jax.experimental import topologies
 
@@ -84,7 +82,7 @@ def slice_devices(target: str) -> list[Any]:
         return topologies.get_topology_desc(platform="tpu", topology_name=target).devices
     except Exception as error:  # of a type that differs between versions
         reason = " ".join(str(error).split())
-        raise ValueError(f"--compile-for={target}: libtpu knows no such slice: {reason}") from error
+        raise Mistake(f"--compile-for={target}: libtpu knows no such slice: {reason}") from error
 
 
 def compile_step(experiment: Experiment, mesh: Mesh, target: str, devices: list[Any]) -> Report:

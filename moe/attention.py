@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from moe.registry import Mistake
 from moe.routing import Params
 
 
@@ -81,15 +82,15 @@ class Attention:
         return project(mixed_BLX, weight["w_out_HAD"].reshape(H * A, D))
 
     def check(self, path: str) -> None:
-        """Raises ValueError, one line that starts with `path`, for impossible fields."""
+        """Raises Mistake, one line that starts with `path`, for impossible fields."""
         for name in ("num_heads", "num_kv_heads", "head_width"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{path}.{name}={getattr(self, name)}: must be >= 1")
+                raise Mistake(f"{path}.{name}={getattr(self, name)}: must be >= 1")
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(
+            raise Mistake(
                 f"{path}.num_kv_heads={self.num_kv_heads}: must divide num_heads={self.num_heads}"
             )
         if self.head_width % 2:
-            raise ValueError(f"{path}.head_width={self.head_width}: must be even")
+            raise Mistake(f"{path}.head_width={self.head_width}: must be even")
         if not 0 < self.rope_base < float("inf"):
-            raise ValueError(f"{path}.rope_base={self.rope_base}: must be > 0 and finite")
+            raise Mistake(f"{path}.rope_base={self.rope_base}: must be > 0 and finite")

@@ -14,13 +14,10 @@ from typing import Any
 
 from etils import epath
 
-from moe.store import numbers, one_line
+from moe.registry import Mistake
+from moe.store import Failed, numbers, one_line
 
 COMMITTED = "commit_success.txt"
-
-
-class Failed(OSError):
-    """What the service did not do; one line that names the place."""
 
 
 def _told(method: Callable) -> Callable:
@@ -45,7 +42,7 @@ class Bucket:
 
     def __init__(self, url: str):
         if importlib.util.find_spec("gcsfs") is None:
-            raise ValueError(f"{url}: needs a package: pip install -r requirements-gs.txt")
+            raise Mistake(f"{url}: needs a package: pip install -r requirements-gs.txt")
         import fsspec
 
         logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # pages, before a failure is raised

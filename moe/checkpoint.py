@@ -27,7 +27,8 @@ from moe.checkpoint_format import (
 )
 from moe.checksum import checksums, names
 from moe.mesh import is_first
-from moe.store import one_line
+from moe.registry import Mistake
+from moe.store import Failed, one_line
 
 
 class Checkpoints:
@@ -61,7 +62,7 @@ class Checkpoints:
     def save(self, step: int, state: Any, loss: float | None = None) -> None:
         """Starts to save the state; does nothing when this step is saved already.
 
-        Raises FloatingPointError, and saves nothing, for a state that is not finite; OSError, one
+        Raises FloatingPointError, and saves nothing, for a state that is not finite; Failed, one
         line, when this or the save before it could not be written.
         """
         self.wait()
@@ -86,7 +87,7 @@ class Checkpoints:
         Args:
           abstract: the state as jax.ShapeDtypeStruct leaves, with shardings.
 
-        Raises ValueError, one line, for checkpoints of another experiment, data, tokeniser, format
+        Raises Mistake, one line, for checkpoints of another experiment, data, tokeniser, format
         or program, and when all are damaged; nothing is changed then.
         """
         damaged, found = {}, None
@@ -98,7 +99,7 @@ class Checkpoints:
                 damaged[step] = str(error)
         if damaged and found is None:
             reasons = "; ".join(f"{step}: {why}" for step, why in damaged.items())
-            raise ValueError(
+            raise Mistake(
                 f"{self.place}: no checkpoint can be used ({reasons}); nothing was changed; "
                 "remove this folder to begin again, or choose another workdir"
             )
@@ -123,13 +124,13 @@ class Checkpoints:
             self._orbax.close()
 
     def _whole(self, step: int, abstract: Any) -> Any:
-        """The state of a step; raises Damaged, or ValueError for another owner."""
+        """The state of a step; raises Damaged, or Mistake for another owner."""
         record = read_record(self._orbax, self.place, step)
         key = self._identity.differs(record)
         if key:
             mine = getattr(self._identity, key)
             shown = f" ({record[key][:16]} there, {mine[:16]} here)" * (key != "experiment")
-            raise ValueError(
+            raise Mistake(
                 f"{self.place}: holds checkpoints of another {key}{shown}; "
                 "compare experiment.txt, or choose another workdir"
             )
@@ -142,14 +143,14 @@ class Checkpoints:
         there = {name: [leaf["shape"], leaf["dtype"]] for name, leaf in record["leaves"].items()}
         for name in sorted({*here, *there}):
             if here.get(name) != there.get(name):
-                raise ValueError(
+                raise Mistake(
                     f"{self.place}/{step}: {name} is {there.get(name, 'absent')} there, "
                     f"{here.get(name, 'absent')} in this program; choose another workdir"
                 )
         return read_arrays(self._orbax, self.place, step, abstract, record["leaves"])
 
     def _written(self, step: int, act: Callable[[], None]) -> None:
-        """Saves or waits; raises OSError, one line, when that fails."""
+        """Saves or waits; raises Failed, one line, when that fails."""
         try:
             act()
         except Exception as error:
@@ -160,7 +161,7 @@ class Checkpoints:
                 with contextlib.suppress(OSError):  # the place failed already; a start clears
                     self.place.clear(step)
                 time.sleep(0.1)
-            raise OSError(
+            raise Failed(
                 f"{self.place}/{step}: could not be saved ({one_line(error)}); "
                 f"{self._kept()}; the same command resumes"
             ) from error
@@ -178,7 +179,7 @@ class Checkpoints:
     def _saved_loss(self, step: int) -> float | None:
         try:
             return read_record(self._orbax, self.place, step)["loss"]
-        except (Damaged, ValueError):
+        except (Damaged, Mistake):
             return None
 
     def _prune(self) -> None:
@@ -210,7 +211,7 @@ def restore_params(directory: str | os.PathLike, step: int | str | None = None) 
       directory: of the checkpoints, RUN/checkpoints or gs://BUCKET/PATH/ARM/seedN.
       step: a step, "best" for the lowest held-out loss, None for the newest.
 
-    Raises ValueError, one line, when there is no such checkpoint or it is damaged.
+    Raises Mistake, one line, when there is no such checkpoint or it is damaged.
     """
     place = store.at(directory)
     found = place.steps()
@@ -224,7 +225,7 @@ def restore_params(directory: str | os.PathLike, step: int | str | None = None) 
             step = found[-1]
         if step not in found:
             shown = ", ".join(map(str, found)) or "none"
-            raise ValueError(f"{place}: step={step}: no such checkpoint (valid: {shown})")
+            raise Mistake(f"{place}: step={step}: no such checkpoint (valid: {shown})")
         record = read_record(orbax, place, step)
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         params: dict = {}
@@ -239,7 +240,7 @@ def restore_params(directory: str | os.PathLike, step: int | str | None = None) 
         wanted = {"params": params}
         return read_arrays(orbax, place, step, wanted, record["leaves"], partial=True)["params"]
     except Damaged as error:
-        raise ValueError(f"{place}: damaged ({error}); name another step") from error
+        raise Mistake(f"{place}: damaged ({error}); name another step") from error
     finally:
         orbax.close()
 

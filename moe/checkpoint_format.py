@@ -15,8 +15,8 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from moe.bucket import Bucket
-from moe.registry import identity
 from moe.checksum import checksums, names
+from moe.registry import Mistake, identity
 from moe.store import Folder, one_line
 
 FORMAT = 2  # 1 had no record; raise it when a reader of the older one would be wrong
@@ -144,9 +144,9 @@ def verify(place: Folder | Bucket, name: object, within: str = "") -> None:
 
 
 def read_record(orbax: ocp.AsyncCheckpointer, place: Folder | Bucket, step: int) -> dict:
-    """The record of a checkpoint; raises Damaged, or ValueError for another format."""
+    """The record of a checkpoint; raises Damaged, or Mistake for another format."""
     if place.has(f"{step}/experiment") and not place.has(f"{step}/record"):
-        raise ValueError(_another_format(f"{place}/{step}", 1))
+        raise Mistake(_another_format(f"{place}/{step}", 1))
     verify(place, step, "record/")
     try:
         wanted = ocp.args.Composite(record=ocp.args.JsonRestore())
@@ -154,7 +154,7 @@ def read_record(orbax: ocp.AsyncCheckpointer, place: Folder | Bucket, step: int)
     except Exception as error:
         raise Damaged(f"record: {one_line(error)}") from error
     if record["format"] != FORMAT:
-        raise ValueError(_another_format(f"{place}/{step}", record["format"]))
+        raise Mistake(_another_format(f"{place}/{step}", record["format"]))
     return record
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.losses import check_weight
-from moe.registry import no_such
+from moe.registry import Mistake, no_such
 from moe.routing import capacity, check_capacity
 
 # The load-balance loss at perfect balance, before its coefficient, as a function of E and K.
@@ -174,7 +174,7 @@ def load_balance_weight(system: str, coefficient: float, E: int, K: int, layers:
       system: a name in LOAD_BALANCE.
       layers: MoE layers of the model; matters where losses are added over layers.
 
-    Raises ValueError for an unknown system and for a coefficient that is no number >= 0.
+    Raises Mistake for an unknown system and for a coefficient that is no number >= 0.
     """
     convention = _find(system, LOAD_BALANCE)
     check_weight("conventions", "coefficient", coefficient)
@@ -185,7 +185,7 @@ def load_balance_weight(system: str, coefficient: float, E: int, K: int, layers:
 def slots(system: str, factor: float, T: int, E: int, K: int) -> int:
     """The slots that a system gives one expert when T tokens share them.
 
-    Raises ValueError for an unknown system and for a factor that is no number > 0.
+    Raises Mistake for an unknown system and for a factor that is no number > 0.
     """
     convention = _find(system, CAPACITY)
     check_capacity("conventions", factor)
@@ -195,11 +195,11 @@ def slots(system: str, factor: float, T: int, E: int, K: int) -> int:
 def capacity_factor(system: str, factor: float, T: int, E: int, K: int) -> float:
     """Our capacity factor that gives as many slots, or T of them where the system gives more.
 
-    Raises ValueError as `slots` does, and where the system gives none.
+    Raises Mistake as `slots` does, and where the system gives none.
     """
     found = slots(system, factor, T, E, K)
     if found < 1:
-        raise ValueError(f"conventions.capacity_factor={factor}: {system} gives 0 slots at T={T}")
+        raise Mistake(f"conventions.capacity_factor={factor}: {system} gives 0 slots at T={T}")
     return found * E / (T * K)
 
 
@@ -223,5 +223,5 @@ def pooled_load_balance(
 
 def _find(system, table):
     if system not in table:
-        raise ValueError(f"system={system}: {no_such('system', system, table)}")
+        raise Mistake(f"system={system}: {no_such('system', system, table)}")
     return table[system]

@@ -10,6 +10,7 @@ import jax
 
 from moe.experiment import Experiment
 from moe.model import Transformer
+from moe.registry import Mistake
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +160,7 @@ def _solve(model: Transformer, quantity, target: float) -> Transformer:
     solved = with_width(model, width)
     off = quantity(solved) / target - 1
     if abs(off) > 0.01:
-        raise ValueError(
+        raise Mistake(
             f"width={width}: the nearest width misses the target by {off:+.1%}; it must be "
             "within 1 %: widen the reference model or take fewer or smaller experts"
         )
@@ -180,14 +181,14 @@ def match_parameters(model: Transformer, reference: Transformer) -> Transformer:
 def fine_grained(model: Transformer, parts: int) -> Transformer:
     """Every expert cut into `parts` of its width, and as many times the choices (2401.06066).
 
-    Expert parameters and FLOPs stay the same; the router grows. Raises ValueError, one line, where
+    Expert parameters and FLOPs stay the same; the router grows. Raises Mistake, one line, where
     the width does not divide or a router has no k.
     """
     moe, width = model.moe, model.moe.experts.width
     if parts < 1 or width % parts:
-        raise ValueError(f"model.moe.experts.width={width}: must be divisible by parts={parts}")
+        raise Mistake(f"model.moe.experts.width={width}: must be divisible by parts={parts}")
     if not hasattr(moe.router, "k"):
-        raise ValueError(f"model.moe.router={type(moe.router).__name__}: has no k to multiply")
+        raise Mistake(f"model.moe.router={type(moe.router).__name__}: has no k to multiply")
     changed = dataclasses.replace(
         moe,
         num_experts=moe.num_experts * parts,

@@ -5,6 +5,7 @@ import dataclasses
 from moe.data import Data
 from moe.model import Transformer
 from moe.optimizer import Optimizer
+from moe.registry import Mistake
 from moe.routing import Router
 
 
@@ -32,14 +33,14 @@ class Train:
     keep_best: int = 1
 
     def check(self, path: str) -> None:
-        """Raises ValueError, one line that starts with `path`, for impossible fields."""
+        """Raises Mistake, one line that starts with `path`, for impossible fields."""
         for field in dataclasses.fields(self):
             low = 0 if field.name == "keep_best" else 1
             if getattr(self, field.name) < low:
                 value = getattr(self, field.name)
-                raise ValueError(f"{path}.{field.name}={value}: must be >= {low}")
+                raise Mistake(f"{path}.{field.name}={value}: must be >= {low}")
         if self.batch % self.accumulate:
-            raise ValueError(f"{path}.accumulate={self.accumulate}: must divide batch={self.batch}")
+            raise Mistake(f"{path}.accumulate={self.accumulate}: must divide batch={self.batch}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Experiment:
         return self.train.batch // self.train.accumulate * self.data.sequence_length
 
     def validate(self) -> "Experiment":
-        """Returns self, or raises ValueError: one line with the dotted path, value and rule."""
+        """Returns self, or raises Mistake: one line with the dotted path, value and rule."""
         self.train.check("train")
         self.data.check("data", self.model.vocab_size)
         self.optimizer.check("optimizer")
@@ -73,18 +74,18 @@ class Experiment:
             own = router == self.model.moe.router
             self._check_router("model.moe.router" if own else "model.layout.router_there", router)
         if self.seed < 0:
-            raise ValueError(f"seed={self.seed}: must be >= 0")
+            raise Mistake(f"seed={self.seed}: must be >= 0")
         return self
 
     def check_labels(self, dataset) -> None:
-        """Raises ValueError, one line, when routers expect other labels than the text has.
+        """Raises Mistake, one line, when routers expect other labels than the text has.
 
         `validate` has seen to those that are known before the text is read.
         """
         names = {"desk": dataset.desks, "class": dataset.classes}.get(self.data.label)
         for router in self.model.routers:
             if router.needs_labels and names and router.labels != len(names):
-                raise ValueError(
+                raise Mistake(
                     f"model.moe.router.labels={router.labels}: must be {len(names)}, the number of "
                     f"labels that data.source={self.data.source} has with data.label="
                     f"{self.data.label}"
@@ -92,13 +93,13 @@ class Experiment:
 
     def _check_router(self, path: str, router: Router) -> None:
         if not router.causal and not self.allow_noncausal:
-            raise ValueError(
+            raise Mistake(
                 f"{path}={type(router).__name__}: sees later tokens, so the loss of a language "
                 "model is too low; take a causal router or set allow_noncausal=true"
             )
         count = self.data.labels
         if router.needs_labels and count and router.labels != count:
-            raise ValueError(
+            raise Mistake(
                 f"{path}.labels={router.labels}: must be {count}, the number of labels with "
                 f"data.label={self.data.label}"
             )

@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol
 import jax
 import jax.numpy as jnp
 
+from moe.registry import Mistake
 from moe.routing import Params
 
 Product = Callable[[jax.Array, jax.Array], jax.Array]
@@ -148,12 +149,12 @@ class NullExperts:
         return jnp.concatenate([zero_ZCD, x_ECD[self.zero : skipped], constant_ZCD])
 
     def check(self, path: str) -> None:
-        """Raises ValueError for negative counts."""
+        """Raises Mistake for negative counts."""
         for name in ("zero", "copy", "constant"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{path}.{name}={getattr(self, name)}: must be >= 0")
+                raise Mistake(f"{path}.{name}={getattr(self, name)}: must be >= 0")
         if not self.count:
-            raise ValueError(f"{path}: has no expert; set {path}=none for none")
+            raise Mistake(f"{path}: has no expert; set {path}=none for none")
 
 
 @dataclasses.dataclass(frozen=True)

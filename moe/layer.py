@@ -14,6 +14,7 @@ from moe.dispatch.parallel import dispatch_here, serve
 from moe.dispatch.ragged import Ragged
 from moe.experts import Experts, NullExperts, SharedExpert, SwiGLU
 from moe.losses import Terms
+from moe.registry import Mistake
 from moe.routers.top_k import TopK
 from moe.routing import Choices, Mix, Params, Plan, Router, Slots
 
@@ -162,13 +163,13 @@ class MoE:
         return *jax.tree.map(lambda a: jnp.mean(a, axis=0), found), {}
 
     def check(self, path: str, tokens: int) -> None:
-        """Raises ValueError, one line that starts with `path`, for impossible fields."""
+        """Raises Mistake, one line that starts with `path`, for impossible fields."""
         if self.num_experts < 1:
-            raise ValueError(f"{path}.num_experts={self.num_experts}: must be >= 1")
+            raise Mistake(f"{path}.num_experts={self.num_experts}: must be >= 1")
         if self.experts.width < 1:
-            raise ValueError(f"{path}.experts.width={self.experts.width}: must be >= 1")
+            raise Mistake(f"{path}.experts.width={self.experts.width}: must be >= 1")
         if self.shared is not None and self.shared.ffn.width < 1:
-            raise ValueError(f"{path}.shared.ffn.width={self.shared.ffn.width}: must be >= 1")
+            raise Mistake(f"{path}.shared.ffn.width={self.shared.ffn.width}: must be >= 1")
         if self.null is not None:
             self.null.check(f"{path}.null")
         self.router.check(f"{path}.router", self.routed_experts)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar, Protocol
 
+from moe.registry import Mistake
 from moe.routers.hash import BALANCED
 from moe.routing import Router
 
@@ -17,7 +18,7 @@ class Layout(Protocol):
         ...
 
     def check(self, path: str, layers: int, num_experts: int) -> None:
-        """Raises ValueError, one line that starts with `path`, for impossible fields."""
+        """Raises Mistake, one line that starts with `path`, for impossible fields."""
         ...
 
 
@@ -39,9 +40,9 @@ class First(Layout):
         return self.router_there if n < self.layers else default
 
     def check(self, path, layers, num_experts):
-        """Raises ValueError unless there are so many MoE layers."""
+        """Raises Mistake unless there are so many MoE layers."""
         if not 1 <= self.layers <= layers:
-            raise ValueError(f"{path}.layers={self.layers}: must be in [1, {layers} MoE layers]")
+            raise Mistake(f"{path}.layers={self.layers}: must be in [1, {layers} MoE layers]")
         self.router_there.check(f"{path}.router_there", num_experts)
 
 

@@ -11,6 +11,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from moe.registry import Mistake
+
 Terms = dict[str, jax.Array]
 
 
@@ -111,7 +113,7 @@ class Losses:
         return losses, {"load_balance": balance, "z_loss": z}
 
     def check(self, path: str) -> None:
-        """Raises ValueError for a weight that is negative or infinite."""
+        """Raises Mistake for a weight that is negative or infinite."""
         for name in ("load_balance", "z_loss", "importance", "load", "orthogonality"):
             check_weight(path, name, getattr(self, name))
 
@@ -160,6 +162,6 @@ def overlap(w_DE: jax.Array) -> jax.Array:
 
 
 def check_weight(path: str, name: str, value: float) -> None:
-    """Raises ValueError unless the value is a finite number >= 0."""
+    """Raises Mistake unless the value is a finite number >= 0."""
     if not 0 <= value < float("inf"):
-        raise ValueError(f"{path}.{name}={value}: must be a number >= 0")
+        raise Mistake(f"{path}.{name}={value}: must be a number >= 0")

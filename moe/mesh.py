@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from moe.registry import no_such
+from moe.registry import Mistake, no_such
 
 AXES = ("data", "fsdp", "expert", "tensor")
 LARGEST = 2**20  # devices
@@ -52,23 +52,23 @@ class Mesh:
 
 
 def parse(text: str) -> Mesh:
-    """Reads `data:2,expert:4`; raises ValueError with one line."""
+    """Reads `data:2,expert:4`; raises Mistake with one line."""
     axes = {}
     for part in text.split(","):
         axis, colon, number = (word.strip() for word in part.partition(":"))
         if not colon:
-            raise ValueError(f"--mesh={text}: must be auto or AXIS:SIZE,..., as in data:2,expert:4")
+            raise Mistake(f"--mesh={text}: must be auto or AXIS:SIZE,..., as in data:2,expert:4")
         if axis not in AXES:
-            raise ValueError(f"--mesh={text}: {no_such('axis', axis, AXES)}")
+            raise Mistake(f"--mesh={text}: {no_such('axis', axis, AXES)}")
         if axis in axes:
-            raise ValueError(f"--mesh={text}: names {axis} twice")
+            raise Mistake(f"--mesh={text}: names {axis} twice")
         if not (number.isascii() and number.isdigit() and 1 <= int(number[:9]) <= LARGEST):
-            raise ValueError(
+            raise Mistake(
                 f"--mesh={text}: {axis}:{number} must be a number of devices, as in {axis}:2"
             )
         axes[axis] = int(number)
     if math.prod(axes.values()) > LARGEST:
-        raise ValueError(f"--mesh={text}: must have at most {LARGEST} devices")
+        raise Mistake(f"--mesh={text}: must have at most {LARGEST} devices")
     return Mesh(**axes)
 
 
@@ -153,13 +153,13 @@ def choose(text: str, experiments: Mapping[str, Any], count: int | None) -> Mesh
       experiments: arm -> experiment; all must run on it.
       count: devices that are there; None if as many can be made as it takes.
 
-    Raises ValueError, one line that names the nearest possible meshes.
+    Raises Mistake, one line that names the nearest possible meshes.
     """
     every = list(experiments.values())
     if text == "auto":
         meshes = possible(every, count or 1)
         if not meshes:
-            raise ValueError(
+            raise Mistake(
                 f"--mesh=auto: no mesh of {count} devices fits all arms{_near(Mesh(count), every)}"
             )
         return meshes[0]
@@ -168,9 +168,9 @@ def choose(text: str, experiments: Mapping[str, Any], count: int | None) -> Mesh
         reason = obstacle(mesh, experiment)
         if reason:
             place = f" (arm {arm})" if len(experiments) > 1 else ""
-            raise ValueError(f"--mesh={text}: {reason}{place}{_near(mesh, every, count)}")
+            raise Mistake(f"--mesh={text}: {reason}{place}{_near(mesh, every, count)}")
     if count not in (None, mesh.size):
-        raise ValueError(
+        raise Mistake(
             f"--mesh={text}: needs {mesh.size} devices, {count} are there"
             f"{_near(mesh, every, count)}"
         )
@@ -223,30 +223,30 @@ def join(coordinator: str, count: int | None, number: int | None) -> None:
       coordinator: HOST:PORT of process 0, or "auto": the cluster (SLURM, Kubernetes, Cloud TPU,
         Open MPI) knows it, and both numbers.
 
-    Raises ValueError with one line.
+    Raises Mistake with one line.
     """
     import jax
 
     patience = dict.fromkeys(("heartbeat_timeout_seconds", "shutdown_timeout_seconds"), PATIENCE_S)
     if coordinator == "auto":
         if (count, number) != (None, None):
-            raise ValueError("--coordinator=auto: takes no --num_processes and no --process_id")
+            raise Mistake("--coordinator=auto: takes no --num_processes and no --process_id")
         try:
             jax.distributed.initialize(**patience)
         except (ValueError, RuntimeError) as error:
-            raise ValueError(
+            raise Mistake(
                 "--coordinator=auto: no cluster is found here; name --coordinator=HOST:PORT, "
                 f"--num_processes and --process_id ({error})"
             ) from error
         return
     host, _, port = coordinator.rpartition(":")
     if not (host and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
-        raise ValueError(f"--coordinator={coordinator}: must be HOST:PORT of process 0, or auto")
+        raise Mistake(f"--coordinator={coordinator}: must be HOST:PORT of process 0, or auto")
     if count is None or number is None:
         missing = "num_processes" if count is None else "process_id"
-        raise ValueError(f"--{missing}: is missing beside --coordinator={coordinator}")
+        raise Mistake(f"--{missing}: is missing beside --coordinator={coordinator}")
     if not 0 <= number < count:
-        raise ValueError(f"--process_id={number}: must be in [0, num_processes={count})")
+        raise Mistake(f"--process_id={number}: must be in [0, num_processes={count})")
     jax.distributed.initialize(coordinator, count, number, **patience)
 
 

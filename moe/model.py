@@ -18,6 +18,7 @@ from moe.flax_host import LinenMoE
 from moe.layer import Aux, MoE
 from moe.layout import Layout
 from moe.losses import Terms
+from moe.registry import Mistake
 from moe.routing import Params, Router
 
 
@@ -191,32 +192,30 @@ class Transformer(nn.Module):
         return sharding.constrain(logits_BLV, "BLV"), _in_depth_order(places)
 
     def check(self, path: str, tokens: int) -> None:
-        """Raises ValueError, one line with the dotted path, for impossible fields.
+        """Raises Mistake, one line with the dotted path, for impossible fields.
 
         tokens: what one call of the model sees, for dispatchers that group them.
         """
         for name in ("vocab_size", "num_layers", "model_width", "unroll"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{path}.{name}={getattr(self, name)}: must be >= 1")
+                raise Mistake(f"{path}.{name}={getattr(self, name)}: must be >= 1")
         if self.ffn.width < 1:
-            raise ValueError(f"{path}.ffn.width={self.ffn.width}: must be >= 1")
+            raise Mistake(f"{path}.ffn.width={self.ffn.width}: must be >= 1")
         self.attention.check(f"{path}.attention")
         layers = self.moe_layers
         wrong = [n for n in layers if not 0 <= n < self.num_layers]
         if wrong or list(layers) != sorted(set(layers)):
-            raise ValueError(
+            raise Mistake(
                 f"{path}.moe_layers={layers}: must be rising layer numbers in "
                 f"[0, num_layers={self.num_layers})"
             )
         if (self.moe is None) != (not layers):
-            raise ValueError(
-                f"{path}.moe_layers={layers}: must be () exactly when {path}.moe is none"
-            )
+            raise Mistake(f"{path}.moe_layers={layers}: must be () exactly when {path}.moe is none")
         if self.moe is not None:
             self.moe.check(f"{path}.moe", tokens)
         if self.layout is not None:
             if self.moe is None:
-                raise ValueError(f"{path}.layout: must be none when {path}.moe is none")
+                raise Mistake(f"{path}.layout: must be none when {path}.moe is none")
             self.layout.check(f"{path}.layout", len(layers), self.moe.routed_experts)
 
 

@@ -20,6 +20,7 @@ from moe.kernels.blocked import Blocked
 from moe.kernels.contract import Groups
 from moe.kernels.grouped import PerPlatform, grouped_product
 from moe.layer import MoE
+from moe.registry import Mistake
 from moe.routers.hash import Hash
 from moe.routers.tables import Table
 from moe.routing import Choices, Params, Plan, Router
@@ -75,9 +76,7 @@ class MultiHash(MoE):
         """Applies the parts of each hash in turn, once to x and once to v."""
         (T, D), E, K = x_TD.shape, self.num_experts, self.router.k
         if D % K:
-            raise ValueError(
-                f"model.model_width={D}: must be divisible by router.k={K} (multihash)"
-            )
+            raise Mistake(f"model.model_width={D}: must be divisible by router.k={K} (multihash)")
         weights = jax.tree.map(lambda w: w.astype(x_TD.dtype), params["experts"])
 
         def of_block(k, rows, w):
@@ -91,19 +90,19 @@ class MultiHash(MoE):
         return jnp.concatenate(y, axis=1), no_drops(plan, T, E)
 
     def check(self, path, tokens):
-        """Raises ValueError unless the router deals into blocks, beside what MoE checks."""
+        """Raises Mistake unless the router deals into blocks, beside what MoE checks."""
         super().check(path, tokens)
         router = self.router
         if not (isinstance(router, Hash) and isinstance(router.table, BlockTable)):
-            raise ValueError(f"{path}.router: must be a hash with table=block in a multihash layer")
+            raise Mistake(f"{path}.router: must be a hash with table=block in a multihash layer")
         if self.num_experts % router.k:
-            raise ValueError(
+            raise Mistake(
                 f"{path}.num_experts={self.num_experts}: must be divisible by router.k={router.k}"
             )
         if self.null is not None:
-            raise ValueError(f"{path}.null: must be none in a multihash layer")
+            raise Mistake(f"{path}.null: must be none in a multihash layer")
         if self.block < 1:
-            raise ValueError(f"{path}.block={self.block}: must be >= 1")
+            raise Mistake(f"{path}.block={self.block}: must be >= 1")
 
 
 def _apply(plan: Choices, x_TA: jax.Array, w_EAO: jax.Array, block: int) -> jax.Array:

@@ -6,6 +6,8 @@ from typing import ClassVar, Protocol
 import jax
 import optax
 
+from moe.registry import Mistake
+
 
 class Schedule(Protocol):
     """The learning rate over a run; a frozen dataclass of hyper-parameters."""
@@ -17,11 +19,11 @@ class Schedule(Protocol):
         ...
 
     def check(self, path: str) -> None:
-        """Raises ValueError unless every field of a schedule is a fraction of the run."""
+        """Raises Mistake unless every field of a schedule is a fraction of the run."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not 0 <= value <= 1:
-                raise ValueError(f"{path}.{field.name}={value}: must be in [0, 1]")
+                raise Mistake(f"{path}.{field.name}={value}: must be in [0, 1]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +52,10 @@ class WarmupStableDecay(Schedule):
         )
 
     def check(self, path):
-        """Raises ValueError unless the fields are fractions and the parts fit into the run."""
+        """Raises Mistake unless the fields are fractions and the parts fit into the run."""
         super().check(path)
         if self.warmup + self.decay > 1:
-            raise ValueError(
+            raise Mistake(
                 f"{path}.decay={self.decay}: warmup + decay must be <= 1, "
                 f"and {path}.warmup={self.warmup}"
             )
@@ -112,16 +114,16 @@ class Optimizer:
         return optax.chain(optax.clip_by_global_norm(self.clip), adamw) if self.clip else adamw
 
     def check(self, path: str) -> None:
-        """Raises ValueError, one line that starts with `path`, for impossible fields."""
+        """Raises Mistake, one line that starts with `path`, for impossible fields."""
         for name in ("weight_decay", "clip"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{path}.{name}={getattr(self, name)}: must be a number >= 0")
+                raise Mistake(f"{path}.{name}={getattr(self, name)}: must be a number >= 0")
         for name in ("learning_rate", "eps"):
             if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{path}.{name}={getattr(self, name)}: must be a number > 0")
+                raise Mistake(f"{path}.{name}={getattr(self, name)}: must be a number > 0")
         for name in ("b1", "b2"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{path}.{name}={getattr(self, name)}: must be in [0, 1)")
+                raise Mistake(f"{path}.{name}={getattr(self, name)}: must be in [0, 1)")
         self.schedule.check(f"{path}.schedule")
 
 

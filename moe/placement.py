@@ -11,6 +11,7 @@ import numpy as np
 
 from moe.dispatch.placed import Placed, hold
 from moe.model import Transformer, map_parts
+from moe.registry import Mistake
 from moe.routing import Params
 
 
@@ -53,7 +54,7 @@ def place(
       groups: equal runs of experts that tokens are routed to together; if nodes do not divide
         them, they are placed as if there were one node.
 
-    Raises ValueError for counts that do not divide.
+    Raises Mistake for counts that do not divide.
     """
     E = len(load_E)
     _check(E, replicas, devices, nodes, groups)
@@ -81,7 +82,7 @@ def _check(E: int, replicas: int, devices: int, nodes: int, groups: int) -> None
         ("groups", groups, f"must divide the {E} experts", E % max(groups, 1) == 0),
     ):
         if value < 1 or not good:
-            raise ValueError(f"{name}={value}: {rule}")
+            raise Mistake(f"{name}={value}: {rule}")
 
 
 def device_load(load_E: np.ndarray, expert_P: np.ndarray, devices: int) -> np.ndarray:

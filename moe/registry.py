@@ -46,22 +46,26 @@ class _Entry:
 _ENTRIES: dict[str, dict[str, _Entry]] = {}
 
 
-class MissingField(ValueError):
+class Mistake(ValueError):
+    """What the user did wrong, in one line: the field, the value, the rule, what is valid."""
+
+
+class MissingField(Mistake):
     """The tree has no field at this path: another arm of the same study may have it."""
 
 
 def register(kind: str, name: str, target: str, summary: str, paper: str = "") -> None:
     """Names a class or an instance, "package.module:attribute", imported only when looked up.
 
-    paper is an arXiv id or another short source. Raises ValueError for an unknown kind, a
+    paper is an arXiv id or another short source. Raises Mistake for an unknown kind, a
     malformed target and a name that is taken.
     """
     _known_kind(kind)
     if target.count(":") != 1:
-        raise ValueError(f"{kind}.{name}={target}: must be 'package.module:attribute'")
+        raise Mistake(f"{kind}.{name}={target}: must be 'package.module:attribute'")
     entries = _ENTRIES.setdefault(kind, {})
     if name in entries:
-        raise ValueError(f"{kind}.{name}={target}: is taken by {entries[name].target}")
+        raise Mistake(f"{kind}.{name}={target}: is taken by {entries[name].target}")
     entries[name] = _Entry(target, summary, paper)
 
 
@@ -85,7 +89,7 @@ def paper(kind: str, name: str) -> str:
 def lookup(kind: str, name: str) -> object:
     """The object of a registered name: a class is called with no arguments, the rest is as it is.
 
-    Raises ValueError with the nearest name and the valid names.
+    Raises Mistake with the nearest name and the valid names.
     """
     return _load(_entry(kind, name, f"{kind}={name}"))
 
@@ -94,7 +98,7 @@ def override(tree, path: str, text: str):
     """The tree with the field at a dotted path replaced by the text, read as its annotation says.
 
     A field whose annotation has a `kind` takes a registered name, an optional one takes `none`.
-    Raises MissingField where the tree has no such path, ValueError where the text does not fit.
+    Raises MissingField where the tree has no such path, Mistake where the text does not fit.
     """
     return _replaced(tree, path.split("."), 0, text)
 
@@ -157,14 +161,14 @@ def _likeness(name: str, choice: str) -> float:
 
 def _known_kind(kind: str) -> None:
     if kind not in HOMES:
-        raise ValueError(f"kind={kind}: {no_such('kind', kind, HOMES)}")
+        raise Mistake(f"kind={kind}: {no_such('kind', kind, HOMES)}")
 
 
 def _entry(kind: str, name: str, where: str, optional: bool = False) -> _Entry:
     valid = names(kind)
     if name not in valid:
         choices = [*valid, "none"] if optional else valid
-        raise ValueError(f"{where}: {no_such(kind, name, choices)}")
+        raise Mistake(f"{where}: {no_such(kind, name, choices)}")
     return _ENTRIES[kind][name]
 
 
@@ -221,7 +225,7 @@ def _read(annotation, text: str, where: str, optional: bool = False):
         values = {str(value): value for value in arguments}
         if text not in values:
             choices = [*values, "none"] if optional else values
-            raise ValueError(f"{where}: {no_such('value', text, choices)}")
+            raise Mistake(f"{where}: {no_such('value', text, choices)}")
         return values[text]
     if origin is tuple and arguments[1:] == (Ellipsis,):
         return _read_tuple(arguments[0], text, where, optional)
@@ -230,17 +234,17 @@ def _read(annotation, text: str, where: str, optional: bool = False):
             value = _read_scalar(annotation, text.strip())
         except ValueError:
             wanted = _SCALARS[annotation] + (" or none" if optional else "")
-            raise ValueError(f"{where}: must be {wanted}") from None
+            raise Mistake(f"{where}: must be {wanted}") from None
         if annotation is int and abs(value) >= 2**31:  # no size of an array, no loop of JAX
-            raise ValueError(f"{where}: must be between -2**31 and 2**31")
+            raise Mistake(f"{where}: must be between -2**31 and 2**31")
         return value
     if isinstance(getattr(annotation, "kind", None), str):
         return _load(_entry(annotation.kind, text, where, optional))
     if dataclasses.is_dataclass(annotation):
         inside = ", ".join(field.name for field in _fields_of(annotation))
         choice = "must be none, or" if optional else "has fields;"
-        raise ValueError(f"{where}: {choice} set one of its fields ({inside})")
-    raise ValueError(f"{where}: has no text form, so it can only be set from Python")
+        raise Mistake(f"{where}: {choice} set one of its fields ({inside})")
+    raise Mistake(f"{where}: has no text form, so it can only be set from Python")
 
 
 def _read_union(annotation, text: str, where: str):
@@ -252,7 +256,7 @@ def _read_union(annotation, text: str, where: str):
     for member in members[:-1]:
         try:
             return _read(member, text, where, optional)
-        except ValueError:
+        except Mistake:
             continue
     return _read(members[-1], text, where, optional)
 
@@ -269,7 +273,7 @@ def _read_tuple(element, text: str, where: str, optional: bool) -> tuple:
     except ValueError:
         wanted = {int: "ints", float: "numbers"}.get(element, "values")
         rule = f"must be {wanted} separated by commas, such as 1,3" + " or none" * optional
-        raise ValueError(f"{where}: {rule}") from None
+        raise Mistake(f"{where}: {rule}") from None
 
 
 def _read_scalar(annotation, text: str):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moe.losses import NoLosses, Terms
+from moe.registry import Mistake
 
 Params = Any  # a nested dict of arrays; the subtree under a key "state" is never differentiated
 
@@ -169,7 +170,7 @@ class Router(Protocol):
         return 1
 
     def check(self, path: str, num_experts: int) -> None:
-        """Raises ValueError, one line that starts with `path`, for impossible fields."""
+        """Raises Mistake, one line that starts with `path`, for impossible fields."""
         del path, num_experts
 
 
@@ -187,7 +188,7 @@ def slot_rows(plan: Choices, E: int, C: int) -> jax.Array:
     T, K = plan.expert_TK.shape
     R = T * K
     if (E + 1) * R >= 2**31:
-        raise ValueError(f"(E + 1) * T * K = {E + 1} * {T} * {K}: must be below 2^31 for the key")
+        raise Mistake(f"(E + 1) * T * K = {E + 1} * {T} * {K}: must be below 2^31 for the key")
     expert_R = plan.expert_TK.T.reshape(R)  # choice-major
     index_R = jnp.arange(R, dtype=jnp.int32)
     key_R = jnp.sort(expert_R * R + index_R)
@@ -218,12 +219,12 @@ def owners(row_TK: jax.Array, R: int) -> tuple[jax.Array, jax.Array]:
 
 
 def check_capacity(path: str, capacity_factor: float) -> None:
-    """Raises ValueError unless the capacity factor is a number > 0."""
+    """Raises Mistake unless the capacity factor is a number > 0."""
     if not 0 < capacity_factor < float("inf"):
-        raise ValueError(f"{path}.capacity_factor={capacity_factor}: must be a number > 0")
+        raise Mistake(f"{path}.capacity_factor={capacity_factor}: must be a number > 0")
 
 
 def check_choices(path: str, k: int, num_experts: int) -> None:
-    """Raises ValueError unless a token can have k different experts."""
+    """Raises Mistake unless a token can have k different experts."""
     if not 1 <= k <= num_experts:
-        raise ValueError(f"{path}.k={k}: must be in [1, num_experts={num_experts}]")
+        raise Mistake(f"{path}.k={k}: must be in [1, num_experts={num_experts}]")

@@ -9,6 +9,10 @@ from collections.abc import Iterable
 SCHEME = "gs://"
 
 
+class Failed(OSError):
+    """What the machine or a service did not do; one line that names the place."""
+
+
 class Folder:
     """A folder of this machine, or one that all processes mount."""
 
@@ -95,7 +99,7 @@ def one_line(error: Exception) -> str:
 def at(path: str | os.PathLike):
     """The `Folder` of a path, or the `moe.bucket.Bucket` of gs://BUCKET/PATH.
 
-    Raises ValueError, one line, where a bucket needs a package that is not installed.
+    Raises Mistake, one line, where a bucket needs a package that is not installed.
     """
     if not str(path).startswith(SCHEME):
         return Folder(path)

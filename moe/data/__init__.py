@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from moe.registry import Mistake
+
 DESKS = ("drama", "scripture", "geography", "code", "languages")
 BANDS = 8
 WORD_CLASSES = ("end", "space", "mark", "number", "function", "capital", "word", "inside")
@@ -44,18 +46,18 @@ class Data:
         return LABELS.get(self.label) if known else None
 
     def check(self, path: str, vocab_size: int) -> None:
-        """Raises ValueError, one line that starts with `path` or with model.vocab_size."""
+        """Raises Mistake, one line that starts with `path` or with model.vocab_size."""
         if self.tokenizer not in ("bpe", "bytes"):
-            raise ValueError(f"{path}.tokenizer={self.tokenizer}: unknown; valid: bpe, bytes")
+            raise Mistake(f"{path}.tokenizer={self.tokenizer}: unknown; valid: bpe, bytes")
         for field in ("sequence_length", "held_out_windows"):
             value = getattr(self, field)
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{path}.{field}={value}: must be an int >= 1")
+                raise Mistake(f"{path}.{field}={value}: must be an int >= 1")
         self._check_source(path)
         low, high = (258, 65536) if self.tokenizer == "bpe" else (257, 257)
         if not isinstance(vocab_size, int) or not low <= vocab_size <= high:
             rule = f"in [{low}, {high}]" if low < high else f"{low}, each byte and the end,"
-            raise ValueError(
+            raise Mistake(
                 f"model.vocab_size={vocab_size}: must be {rule} with {path}.tokenizer="
                 f"{self.tokenizer}"
             )
@@ -65,10 +67,10 @@ class Data:
         is_folder = self.source.startswith(FOLDER) and self.source != FOLDER
         is_tfds = names != self.source and re.fullmatch(rf"{_TFDS_NAME}(\+{_TFDS_NAME})*", names)
         if not (self.source == PACKAGES or is_folder or is_tfds):
-            raise ValueError(
+            raise Mistake(
                 f"{path}.source={self.source}: unknown; valid: packages, folder:PATH, tfds:NAME, "
                 "tfds:NAME/CONFIG, tfds:NAME+NAME"
             )
         limit = self.max_documents
         if limit is not None and (not isinstance(limit, int) or limit < 1):
-            raise ValueError(f"{path}.max_documents={limit}: must be none or an int >= 1")
+            raise Mistake(f"{path}.max_documents={limit}: must be none or an int >= 1")

@@ -10,6 +10,7 @@ from moe.data import Data, labels, sources
 from moe.data.documents import Document
 from moe.data.store import Split, Tokens
 from moe.data.tokens import prepare
+from moe.registry import Mistake
 
 THREADS = 2  # that read ahead of the consumer
 AHEAD = 16  # batches
@@ -37,7 +38,7 @@ def load(
 ) -> "Dataset":
     """data.source, prepared on first use in data_dir, else $MOE_DATA_DIR, else ~/.cache/moe.
 
-    `given` takes the place of the source. Raises ValueError with one line.
+    `given` takes the place of the source. Raises Mistake with one line.
     """
     data.check("data", vocab_size)
     return Dataset(prepare(data, vocab_size, sources.root(data_dir), given), data)
@@ -74,7 +75,7 @@ class Dataset:
         self._label = data.label, labels.of_ids(data.label, self.count_V, texts)
         self.windows = (len(tokens.train.id) - 1) // data.sequence_length
         if self.windows < 1:
-            raise ValueError(
+            raise Mistake(
                 f"data.sequence_length={data.sequence_length}: longer than the training text, "
                 f"{len(tokens.train.id)} tokens"
             )
@@ -107,7 +108,7 @@ class Dataset:
           rows: only these rows of the batch, those of a process; None is all of them.
         """
         if step < 0:
-            raise ValueError(f"step={step}: must be >= 0")
+            raise Mistake(f"step={step}: must be >= 0")
         return self._plan(seed, batch_size, rows)[step]
 
     def stream(
@@ -117,14 +118,14 @@ class Dataset:
         import grain
 
         if start_step < 0:
-            raise ValueError(f"step={start_step}: must be >= 0")
+            raise Mistake(f"step={start_step}: must be >= 0")
         options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
         return iter(self._plan(seed, batch_size, rows)[start_step:].to_iter_dataset(options))
 
     def held_out(self, desk: str) -> Batch:
         """Windows of the desk's held-out documents, spread evenly over them; always the same."""
         if desk not in self._held_out:
-            raise ValueError(f"desk={desk}: unknown; valid names: {', '.join(self.desks)}")
+            raise Mistake(f"desk={desk}: unknown; valid names: {', '.join(self.desks)}")
         return self._held_out[desk]
 
     def encode(self, text: str) -> np.ndarray:
@@ -142,9 +143,9 @@ class Dataset:
             import grain
 
             if not 0 <= seed < 2**32:
-                raise ValueError(f"seed={seed}: must be in [0, 2**32)")
+                raise Mistake(f"seed={seed}: must be in [0, 2**32)")
             if batch_size < 1:
-                raise ValueError(f"batch_size={batch_size}: must be >= 1")
+                raise Mistake(f"batch_size={batch_size}: must be >= 1")
             order = grain.MapDataset.range(self.windows).seed(seed).shuffle().repeat(None)
             # There is no remainder; grain would count it in floats, which overflow at batch 1.
             windows = order.batch(batch_size, drop_remainder=True, batch_fn=np.array)
@@ -161,7 +162,7 @@ class Dataset:
         of_desk = _of_desk(split, wanted)
         total = (len(of_desk.id) - 1) // self.data.sequence_length
         if total < 1:
-            raise ValueError(
+            raise Mistake(
                 f"data.sequence_length={self.data.sequence_length}: longer than the held-out "
                 f"text of desk {desk}, {len(of_desk.id)} tokens"
             )

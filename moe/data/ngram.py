@@ -13,6 +13,7 @@ from absl import logging
 
 from moe.data import sources
 from moe.data.loader import Dataset
+from moe.registry import Mistake
 
 ORDER = 5
 
@@ -43,9 +44,9 @@ class KneserNey:
     """
 
     def __init__(self, id_T: np.ndarray, vocab_size: int, order: int = ORDER):
-        """Raises ValueError when ranks times vocab_size do not fit 63 bits."""
+        """Raises Mistake when ranks times vocab_size do not fit 63 bits."""
         if len(id_T) * vocab_size >= 2**63:
-            raise ValueError(
+            raise Mistake(
                 f"model.vocab_size={vocab_size}: {len(id_T)} tokens of text times it must be "
                 "below 2**63 for the n-gram baseline"
             )

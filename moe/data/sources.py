@@ -19,8 +19,10 @@ from pathlib import Path
 
 from absl import logging
 
+from moe.registry import Mistake
 
-class SourceError(ValueError):
+
+class SourceError(Mistake):
     """A source cannot be had or is not what it should be; the message is one line."""
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from absl import logging
 
 from moe.data import sources, tokenizer
+from moe.registry import Mistake
 
 CHECKED = 2**30  # bytes: of a longer file only the length is checked when it is opened
 
@@ -159,5 +160,5 @@ def _read_split(folder: Path, split: str, tokens: str, documents: str) -> Split:
 
 def _checked(path: Path, sha256: str, opened: Callable):
     if path.stat().st_size <= CHECKED and sources.digest(path) != sha256:
-        raise ValueError(f"{path.name} is not the file that was written")
+        raise Mistake(f"{path.name} is not the file that was written")
     return opened(path)

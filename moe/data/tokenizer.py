@@ -13,6 +13,8 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from moe.registry import Mistake
+
 RUN = 1000  # characters without a break between words
 AT_ONCE = 2**22  # characters that are encoded at once
 _RUN = re.compile(rf"\S{{{RUN},}}|\s{{{RUN},}}")
@@ -76,13 +78,13 @@ class Tokenizer:
 
 
 def read(path: Path) -> Tokenizer:
-    """The tokeniser that a run saved as tokenizer.json; raises ValueError with one line."""
+    """The tokeniser that a run saved as tokenizer.json; raises Mistake with one line."""
     try:
         return Tokenizer(path.read_text("utf-8"))
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+        raise Mistake(f"{path}: cannot be read: {error.strerror}") from error
     except Exception as error:  # the library raises bare Exceptions
-        raise ValueError(f"{path}: is not a tokeniser ({' '.join(str(error).split())})") from error
+        raise Mistake(f"{path}: is not a tokeniser ({' '.join(str(error).split())})") from error
 
 
 BYTES = json.dumps({"type": "bytes"})
@@ -91,7 +93,7 @@ BYTES = json.dumps({"type": "bytes"})
 def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Byte-level BPE with vocab_size - 1 pieces and the end; the same for the same texts.
 
-    Raises ValueError when the texts have too few repeated pieces for that size.
+    Raises Mistake when the texts have too few repeated pieces for that size.
     """
     bpe = tokenizers.Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -106,7 +108,7 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     bpe.train_from_iterator((part for text in texts for part in _parts(text)), trainer)
     tokenizer = Tokenizer(bpe.to_str())
     if tokenizer.vocab_size != vocab_size:
-        raise ValueError(
+        raise Mistake(
             f"model.vocab_size={vocab_size}: must be at most {tokenizer.vocab_size}, "
             "all that the training text gives"
         )

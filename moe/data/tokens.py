@@ -32,7 +32,7 @@ def prepare(
 ) -> store.Tokens:
     """Tokens of data.source, or of the given documents; uses and fills the cache in `root`.
 
-    Raises SourceError (a ValueError) with one line when something cannot be had.
+    Raises SourceError (a Mistake) with one line when something cannot be had.
     """
     if given is None and data.source.startswith(TFDS):
         sets = [catalogue.find(name) for name in data.source.removeprefix(TFDS).split("+")]

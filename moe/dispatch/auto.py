@@ -19,6 +19,7 @@ from moe.dispatch.overflow import Exact
 from moe.dispatch.ragged import Ragged
 from moe.dispatch.ragged_all_to_all import RaggedAllToAll
 from moe.dispatch.ring import Ring
+from moe.registry import Mistake
 from moe.routing import Choices
 
 
@@ -69,10 +70,10 @@ class Auto(Dispatch):
         return choice.dispatch
 
     def check(self, path, tokens):
-        """Raises ValueError unless 0 < room."""
+        """Raises Mistake unless 0 < room."""
         del tokens
         if not 0 < self.room < float("inf"):
-            raise ValueError(f"{path}.room={self.room}: must be a number > 0")
+            raise Mistake(f"{path}.room={self.room}: must be a number > 0")
 
 
 def explain(choice: Choice) -> str:

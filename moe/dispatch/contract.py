@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.experts import Experts, batched_product
+from moe.registry import Mistake
 from moe.routing import Mix, Params, Plan, Slots, check_capacity
 from moe.sharding import EXPERT
 
@@ -76,7 +77,7 @@ class Dispatch(Protocol):
         return 0.0
 
     def check(self, path: str, tokens: int) -> None:
-        """Raises ValueError, one line that starts with `path`, for impossible fields."""
+        """Raises Mistake, one line that starts with `path`, for impossible fields."""
         del path, tokens
 
 
@@ -92,11 +93,11 @@ class Grouped(Dispatch):
         return max(1, T // self.group_size) if self.group_size else 1
 
     def check(self, path, tokens):
-        """Raises ValueError for a bad capacity factor or a group size that does not divide."""
+        """Raises Mistake for a bad capacity factor or a group size that does not divide."""
         check_capacity(path, self.capacity_factor)
         size = self.group_size
         if size < 0 or (0 < size < tokens and tokens % size):
-            raise ValueError(
+            raise Mistake(
                 f"{path}.group_size={size}: must divide the {tokens} tokens of a batch, or be 0"
             )
 

@@ -13,6 +13,7 @@ from moe.dispatch.contract import Elsewhere, Grouped, Stats, mix, no_drops, serv
 from moe.dispatch.overflow import Drop, Exact, Overflow
 from moe.dispatch.ragged import Ragged
 from moe.dispatch.rows import combine_rows, take_rows
+from moe.registry import Mistake
 from moe.routing import Mix, Slots, capacity, owners, slot_rows
 
 
@@ -70,9 +71,9 @@ class Gather(Grouped):
         return y_TD + rest_TD, Stats(load_E, dropped_K, jnp.mean(token_R < T, dtype=jnp.float32))
 
     def check(self, path, tokens):
-        """Raises ValueError as all with groups do, and for groups whose overflow is answered."""
+        """Raises Mistake as all with groups do, and for groups whose overflow is answered."""
         super().check(path, tokens)
         if isinstance(self.overflow, Exact) and 0 < self.group_size < tokens:
-            raise ValueError(
+            raise Mistake(
                 f"{path}.group_size={self.group_size}: must be 0, one group, with overflow=exact"
             )

@@ -48,6 +48,6 @@ class Limited(Parallel):
         return self.overflow(left_TK, plan, x_TD, E, serve, sharding.batch_axes())
 
     def check(self, path, tokens):
-        """Raises ValueError unless 0 < capacity_factor."""
+        """Raises Mistake unless 0 < capacity_factor."""
         del tokens
         check_capacity(path, self.capacity_factor)

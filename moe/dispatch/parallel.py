@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from moe import sharding
 from moe.dispatch.contract import Dispatch, Stats
 from moe.experts import Experts
+from moe.registry import Mistake
 from moe.routing import Choices, Params, Plan
 from moe.sharding import EXPERT, FSDP, TENSOR
 
@@ -39,7 +40,7 @@ def serve(
         return each(params, plan, x)
     if x.shape[0] % sharding.batch_parts():
         what = "tokens" if whole else "groups of tokens"
-        raise ValueError(
+        raise Mistake(
             f"model.moe.dispatch: {what}={x.shape[0]} must be divisible by the "
             f"{sharding.batch_parts()} devices that hold them"
         )
@@ -81,7 +82,7 @@ def dispatch_here(
         size = sharding.sizes()[EXPERT]
         held = dispatch.copies(E)
         if held % size:
-            raise ValueError(
+            raise Mistake(
                 f"model.moe.num_experts={held}: must be divisible by the {size} devices that share "
                 "the experts"
             )
@@ -105,7 +106,7 @@ class Parallel(Dispatch):
     def __call__(self, plan, x_TD, experts, params, E):
         """Computes y_TD as `local` does: here all experts are on one device."""
         if not isinstance(plan, Choices):
-            raise ValueError(
+            raise Mistake(
                 f"model.moe.dispatch={type(self).__name__}: serves token choice only, and this "
                 f"router returns {type(plan).__name__}; take einsum, gather or ragged"
             )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.contract import Dispatch
 from moe.dispatch.parallel import load
+from moe.registry import Mistake
 from moe.routing import Choices, Params, Plan
 
 
@@ -51,7 +52,7 @@ class Placed(Dispatch):
     def _placed(self, plan: Plan, params: Params, E: int) -> tuple[Choices, Params]:
         """The plan over copies, and their parameters."""
         if not isinstance(plan, Choices):
-            raise ValueError(
+            raise Mistake(
                 f"model.moe.dispatch=Placed: serves token choice only, and this router returns "
                 f"{type(plan).__name__}"
             )
@@ -71,7 +72,7 @@ class Placed(Dispatch):
         return self.dispatch.overhead(T, K, E, D)
 
     def check(self, path, tokens):
-        """Raises ValueError where the dispatcher within does."""
+        """Raises Mistake where the dispatcher within does."""
         self.dispatch.check(f"{path}.dispatch", tokens)
 
 

@@ -13,6 +13,7 @@ from moe.dispatch.parallel import gather_tokens
 from moe.dispatch.rows import combine_rows, take_rows
 from moe.kernels.contract import Groups, Kernel
 from moe.kernels.grouped import PerPlatform, grouped_product
+from moe.registry import Mistake
 from moe.routing import Choices, Mix, Slots, first_rows
 
 
@@ -56,7 +57,7 @@ class Ragged(Dispatch):
         return gather_tokens(self, plan, x_TD, experts, params, E, size)
 
     def check(self, path, tokens):
-        """Raises ValueError for impossible tiles."""
+        """Raises Mistake for impossible tiles."""
         del tokens
         self.kernel.check(f"{path}.kernel")
 
@@ -76,7 +77,7 @@ def sort_choices(plan: Choices, E: int) -> Order:
     T, K = plan.expert_TK.shape
     R = T * K
     if (E + 1) * R >= 2**31:
-        raise ValueError(f"(E + 1) * T * K = {E + 1} * {T} * {K}: must be below 2^31 for the key")
+        raise Mistake(f"(E + 1) * T * K = {E + 1} * {T} * {K}: must be below 2^31 for the key")
     index_R = jnp.arange(R, dtype=jnp.int32)
     key_R = jnp.sort(plan.expert_TK.reshape(R) * R + index_R)
     source_R = key_R % R

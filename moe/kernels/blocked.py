@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from moe.kernels.contract import Groups, Kernel, vary_like
+from moe.registry import Mistake
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +105,8 @@ class Blocked(Kernel):
         return lax.fori_loop(0, E, of_expert, zeros)
 
     def check(self, path):
-        """Raises ValueError unless 1 <= tail <= block."""
+        """Raises Mistake unless 1 <= tail <= block."""
         if self.block < 1:
-            raise ValueError(f"{path}.block={self.block}: must be >= 1")
+            raise Mistake(f"{path}.block={self.block}: must be >= 1")
         if not 1 <= self.tail <= self.block:
-            raise ValueError(f"{path}.tail={self.tail}: must be in [1, block={self.block}]")
+            raise Mistake(f"{path}.tail={self.tail}: must be in [1, block={self.block}]")

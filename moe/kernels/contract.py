@@ -39,7 +39,7 @@ class Kernel(Protocol):
         ...
 
     def check(self, path: str) -> None:
-        """Raises ValueError, one line that starts with `path`, for impossible fields."""
+        """Raises Mistake, one line that starts with `path`, for impossible fields."""
         ...
 
 

@@ -59,7 +59,7 @@ class PerPlatform(Kernel):
         )
 
     def check(self, path):
-        """Raises ValueError for impossible fields of any of them."""
+        """Raises Mistake for impossible fields of any of them."""
         for name in ("cuda", "tpu", "other"):
             getattr(self, name).check(f"{path}.{name}")
 

@@ -16,6 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu
 
 from moe.kernels.contract import Kernel, like
+from moe.registry import Mistake
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +57,11 @@ class Mosaic(Kernel):
         return _weight_gradient(self, groups.size_E, x_RD, dy_RF)
 
     def check(self, path):
-        """Raises ValueError for tiles that the hardware has not."""
+        """Raises Mistake for tiles that the hardware has not."""
         for name in ("rows", "height", "width", "depth"):
             value = getattr(self, name)
             if value < 128 or value % 128:
-                raise ValueError(f"{path}.{name}={value}: must be a multiple of 128")
+                raise Mistake(f"{path}.{name}={value}: must be a multiple of 128")
 
 
 def visits_of(size_E: jax.Array, R: int, rows: int) -> tuple[jax.Array, jax.Array]:

@@ -15,6 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from moe.kernels.contract import Kernel, like
+from moe.registry import Mistake
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,16 +56,16 @@ class Triton(Kernel):
         return _weight_gradient(self, groups.size_E, x_RD, dy_RF)
 
     def check(self, path):
-        """Raises ValueError for tiles that the hardware has not."""
+        """Raises Mistake for tiles that the hardware has not."""
         for name in ("rows", "columns", "depth"):
             value = getattr(self, name)
             if value < 32 or value & (value - 1):
-                raise ValueError(f"{path}.{name}={value}: must be a power of 2, >= 32")
+                raise Mistake(f"{path}.{name}={value}: must be a power of 2, >= 32")
         for name in ("band", "num_stages"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{path}.{name}={getattr(self, name)}: must be >= 1")
+                raise Mistake(f"{path}.{name}={getattr(self, name)}: must be >= 1")
         if self.num_warps not in (1, 2, 4, 8, 16):
-            raise ValueError(f"{path}.num_warps={self.num_warps}: must be 1, 2, 4, 8 or 16")
+            raise Mistake(f"{path}.num_warps={self.num_warps}: must be 1, 2, 4, 8 or 16")
 
     def slice_of(self, dtype) -> int:
         """Contracted values of a slice: as many bytes for every dtype, since they share memory."""

@@ -46,7 +46,7 @@ class BatchPriority(TopK):
         return self.k * min(1.0, self.capacity_factor)
 
     def check(self, path, num_experts):
-        """Raises ValueError unless 0 < capacity_factor, beside what top_k checks."""
+        """Raises Mistake unless 0 < capacity_factor, beside what top_k checks."""
         super().check(path, num_experts)
         check_capacity(path, self.capacity_factor)
 

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from moe.registry import Mistake
 from moe.routers.top_k import TopK, product
 
 
@@ -46,12 +47,12 @@ class Cosine(TopK):
         return cos_TE / temperature
 
     def check(self, path, num_experts):
-        """Raises ValueError for a negative width or temperature, beside what top_k checks."""
+        """Raises Mistake for a negative width or temperature, beside what top_k checks."""
         super().check(path, num_experts)
         if self.width < 0:
-            raise ValueError(f"{path}.width={self.width}: must be >= 0 (0 is half the experts)")
+            raise Mistake(f"{path}.width={self.width}: must be >= 0 (0 is half the experts)")
         if not 0.01 <= self.temperature < float("inf"):
-            raise ValueError(f"{path}.temperature={self.temperature}: must be a number >= 0.01")
+            raise Mistake(f"{path}.temperature={self.temperature}: must be a number >= 0.01")
 
 
 def _unit(vector: jax.Array, axis: int) -> jax.Array:

@@ -67,7 +67,7 @@ class DenseSoftmax(Router):
         return E
 
     def check(self, path, num_experts):
-        """Raises ValueError for a negative loss weight."""
+        """Raises Mistake for a negative loss weight."""
         del num_experts
         check_weight(path, "init_scale", self.init_scale)
         self.losses.check(f"{path}.losses")

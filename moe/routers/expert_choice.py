@@ -57,7 +57,7 @@ class ExpertChoice(Router):
         return min(self.capacity_factor, E)
 
     def check(self, path, num_experts):
-        """Raises ValueError unless 0 < capacity_factor."""
+        """Raises Mistake unless 0 < capacity_factor."""
         del num_experts
         check_capacity(path, self.capacity_factor)
         check_weight(path, "init_scale", self.init_scale)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.losses import Losses
+from moe.registry import Mistake
 from moe.routers.top_k import TopK
 from moe.routing import Choices
 
@@ -38,7 +39,7 @@ class GShard(TopK):
         return jax.nn.one_hot(plan.expert_TK[:, 0], probability_TE.shape[1])
 
     def check(self, path, num_experts):
-        """Raises ValueError unless k = 2, beside what top_k checks."""
+        """Raises Mistake unless k = 2, beside what top_k checks."""
         super().check(path, num_experts)
         if self.k != 2:
-            raise ValueError(f"{path}.k={self.k}: must be 2 for gshard")
+            raise Mistake(f"{path}.k={self.k}: must be 2 for gshard")

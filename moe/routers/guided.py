@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.losses import Losses, check_weight
+from moe.registry import Mistake
 from moe.routers.top_k import TopK, choose
 
 
@@ -31,7 +32,7 @@ class GuidedLosses(Losses):
         return {**losses, "guidance": self.guidance * guidance}, {**metrics, "guidance": guidance}
 
     def check(self, path):
-        """Raises ValueError for a negative weight."""
+        """Raises Mistake for a negative weight."""
         super().check(path)
         check_weight(path, "guidance", self.guidance)
 
@@ -67,10 +68,10 @@ class Supervised(TopK):
         return routing.replace(terms={**routing.terms, "guidance_T": guidance_T})
 
     def check(self, path, num_experts):
-        """Raises ValueError unless labels >= 1, beside what top_k checks."""
+        """Raises Mistake unless labels >= 1, beside what top_k checks."""
         super().check(path, num_experts)
         if self.labels < 1:
-            raise ValueError(f"{path}.labels={self.labels}: must be >= 1")
+            raise Mistake(f"{path}.labels={self.labels}: must be >= 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Labelled(TopK):
     def keys(self, id_BL, label_BL):
         """The labels."""
         if label_BL is None:
-            raise ValueError("labelled: needs labels, and this batch has none")
+            raise Mistake("labelled: needs labels, and this batch has none")
         return label_BL
 
     def assign(self, params, logits, id_T, rng):
@@ -105,13 +106,13 @@ class Labelled(TopK):
         return choose(jnp.where(own_TE, preference_TE, -jnp.inf), self.k)
 
     def check(self, path, num_experts):
-        """Raises ValueError unless every label has k experts, beside what top_k checks."""
+        """Raises Mistake unless every label has k experts, beside what top_k checks."""
         super().check(path, num_experts)
         if self.labels < 1:
-            raise ValueError(f"{path}.labels={self.labels}: must be >= 1")
+            raise Mistake(f"{path}.labels={self.labels}: must be >= 1")
         least = max(1, num_experts // self.labels)
         if self.k > least:
-            raise ValueError(
+            raise Mistake(
                 f"{path}.k={self.k}: must be at most {least}, the experts that each of "
                 f"{self.labels} labels has of num_experts={num_experts}"
             )

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moe.registry import Mistake
 from moe.routers.keys import Key, Next, NGram, Position, Previous, Token
 from moe.routers.scores import Score, Softmax
 from moe.routers.tables import BalancedTable, ClusteredTable, DispersedTable, RandomTable, Table
@@ -137,7 +138,7 @@ class Hash(Router):
         expert_VK = np.asarray(params["state"]["expert_VK"])
         rows = self.key.rows(len(corpus.count_V))
         if len(expert_VK) != rows:
-            raise ValueError(
+            raise Mistake(
                 f"model.vocab_size: the corpus has {len(corpus.count_V)} ids and needs a hash "
                 f"table of {rows} rows, this one has {len(expert_VK)}"
             )
@@ -151,12 +152,12 @@ class Hash(Router):
         return self.k
 
     def check(self, path, num_experts):
-        """Raises ValueError for impossible k, keys and tables."""
+        """Raises Mistake for impossible k, keys and tables."""
         check_choices(path, self.k, num_experts)
         self.key.check(f"{path}.key")
         self.table.check(f"{path}.table")
         if self.table.of_tokens and not isinstance(self.key, Token):
-            raise ValueError(
+            raise Mistake(
                 f"{path}.table={type(self.table).__name__}: groups token ids, so it needs key=token"
             )
 

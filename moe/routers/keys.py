@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moe.registry import Mistake
 from moe.routing import Corpus
 
 
@@ -34,7 +35,7 @@ class Key(Protocol):
         return np.bincount(key_S, minlength=self.rows(len(corpus.count_V)))
 
     def check(self, path: str) -> None:
-        """Raises ValueError, one line that starts with `path`, for impossible fields."""
+        """Raises Mistake, one line that starts with `path`, for impossible fields."""
         del path
 
 
@@ -95,13 +96,13 @@ class NGram(Key):
         return (hashed_BL % np.uint32(self.buckets)).astype(jnp.int32)
 
     def check(self, path):
-        """Raises ValueError for an empty context, too few buckets or a salt beyond 32 bits."""
+        """Raises Mistake for an empty context, too few buckets or a salt beyond 32 bits."""
         if self.n < 1:
-            raise ValueError(f"{path}.n={self.n}: must be >= 1")
+            raise Mistake(f"{path}.n={self.n}: must be >= 1")
         if not 1 <= self.buckets < 2**31:
-            raise ValueError(f"{path}.buckets={self.buckets}: must be in [1, 2^31)")
+            raise Mistake(f"{path}.buckets={self.buckets}: must be in [1, 2^31)")
         if not 0 <= self.salt < 2**32:
-            raise ValueError(f"{path}.salt={self.salt}: must be in [0, 2^32)")
+            raise Mistake(f"{path}.salt={self.salt}: must be in [0, 2^32)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,9 +131,9 @@ class Position(Key):
         return np.ones(self.longest, np.int64)
 
     def check(self, path):
-        """Raises ValueError unless longest >= 1."""
+        """Raises Mistake unless longest >= 1."""
         if self.longest < 1:
-            raise ValueError(f"{path}.longest={self.longest}: must be >= 1")
+            raise Mistake(f"{path}.longest={self.longest}: must be >= 1")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from moe.registry import Mistake
 from moe.routers.top_k import choose
 from moe.routing import Choices, Router, Routing, check_choices
 
@@ -58,10 +59,10 @@ class KMeans(Router):
         return self.k
 
     def check(self, path, num_experts):
-        """Raises ValueError for impossible k and decay."""
+        """Raises Mistake for impossible k and decay."""
         check_choices(path, self.k, num_experts)
         if not 0 <= self.decay < 1:
-            raise ValueError(f"{path}.decay={self.decay}: must be in [0, 1)")
+            raise Mistake(f"{path}.decay={self.decay}: must be in [0, 1)")
 
 
 def _unit(vector: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.losses import Losses, check_weight
+from moe.registry import Mistake
 from moe.routers.scores import Score, Sigmoid
 from moe.routers.top_k import TopK, choose
 from moe.routing import Choices
@@ -101,11 +102,11 @@ class LossFree(TopK):
         return {**params, "state": {**state, **moved}}
 
     def check(self, path, num_experts):
-        """Raises ValueError for a bad rate, beside what top_k checks."""
+        """Raises Mistake for a bad rate, beside what top_k checks."""
         super().check(path, num_experts)
         check_weight(path, "rate", self.rate)
         if self.rate_steps < 0:
-            raise ValueError(f"{path}.rate_steps={self.rate_steps}: must be >= 0 (0 is never)")
+            raise Mistake(f"{path}.rate_steps={self.rate_steps}: must be >= 0 (0 is never)")
 
 
 DEEPSEEK_V3 = LossFree(

@@ -6,6 +6,7 @@ from typing import ClassVar, Protocol
 import jax
 import jax.numpy as jnp
 
+from moe.registry import Mistake
 from moe.routing import Params
 
 
@@ -40,7 +41,7 @@ class Noise(Protocol):
         return logits_TE + deviation_TE * jax.random.normal(rng, logits_TE.shape)
 
     def check(self, path: str) -> None:
-        """Raises ValueError, one line that starts with `path`, for impossible fields."""
+        """Raises Mistake, one line that starts with `path`, for impossible fields."""
         del path
 
 
@@ -84,9 +85,9 @@ class FixedNoise(Noise):
         return jnp.full((1, E), self.scale / E)
 
     def check(self, path):
-        """Raises ValueError unless 0 < scale < inf."""
+        """Raises Mistake unless 0 < scale < inf."""
         if not 0 < self.scale < float("inf"):
-            raise ValueError(f"{path}.scale={self.scale}: must be a number > 0")
+            raise Mistake(f"{path}.scale={self.scale}: must be a number > 0")
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,6 @@ class Jitter(Noise):
         return x_TD * jax.random.uniform(rng, x_TD.shape, minval=low, maxval=high)
 
     def check(self, path):
-        """Raises ValueError unless 0 <= epsilon < 1."""
+        """Raises Mistake unless 0 <= epsilon < 1."""
         if not 0 <= self.epsilon < 1:
-            raise ValueError(f"{path}.epsilon={self.epsilon}: must be in [0, 1)")
+            raise Mistake(f"{path}.epsilon={self.epsilon}: must be in [0, 1)")

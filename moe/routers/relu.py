@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.losses import check_weight
+from moe.registry import Mistake
 from moe.routers.top_k import choose, init_matrix, product, take
 from moe.routing import Choices, Router, Routing, check_choices
 
@@ -99,14 +100,14 @@ class ReLURouter(Router):
         return self.k
 
     def check(self, path, num_experts):
-        """Raises ValueError for impossible k, caps, factors and scales."""
+        """Raises Mistake for impossible k, caps, factors and scales."""
         check_choices(path, self.k, num_experts)
         if self.most and not self.k <= self.most <= num_experts:
-            raise ValueError(
+            raise Mistake(
                 f"{path}.most={self.most}: must be 0 or in [k={self.k}, num_experts={num_experts}]"
             )
         check_weight(path, "init_scale", self.init_scale)
         if not 0 < self.start < float("inf"):
-            raise ValueError(f"{path}.start={self.start}: must be a number > 0")
+            raise Mistake(f"{path}.start={self.start}: must be a number > 0")
         if not 1 < self.factor < float("inf"):
-            raise ValueError(f"{path}.factor={self.factor}: must be a number > 1")
+            raise Mistake(f"{path}.factor={self.factor}: must be a number > 1")

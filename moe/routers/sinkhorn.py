@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.losses import Losses, check_weight
+from moe.registry import Mistake
 from moe.routers.scores import Score, Sigmoid
 from moe.routers.top_k import TopK, choose
 
@@ -47,11 +48,11 @@ class Sinkhorn(TopK):
         return choose(normalise(logits.noisy_TE, self.tolerance, self.iterations), self.k)
 
     def check(self, path, num_experts):
-        """Raises ValueError for impossible tolerances, beside what top_k checks."""
+        """Raises Mistake for impossible tolerances, beside what top_k checks."""
         super().check(path, num_experts)
         check_weight(path, "tolerance", self.tolerance)
         if self.iterations < 1:
-            raise ValueError(f"{path}.iterations={self.iterations}: must be >= 1")
+            raise Mistake(f"{path}.iterations={self.iterations}: must be >= 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,14 +82,14 @@ class Base(TopK):
         return balanced_assignment(logits.noisy_TE, self.tolerance, self.iterations)[:, None]
 
     def check(self, path, num_experts):
-        """Raises ValueError for k > 1 and impossible tolerances, beside what top_k checks."""
+        """Raises Mistake for k > 1 and impossible tolerances, beside what top_k checks."""
         super().check(path, num_experts)
         if self.k != 1:
-            raise ValueError(f"{path}.k={self.k}: must be 1 for base")
+            raise Mistake(f"{path}.k={self.k}: must be 1 for base")
         if not 0 < self.tolerance < 1:
-            raise ValueError(f"{path}.tolerance={self.tolerance}: must be in (0, 1)")
+            raise Mistake(f"{path}.tolerance={self.tolerance}: must be in (0, 1)")
         if self.iterations < 1:
-            raise ValueError(f"{path}.iterations={self.iterations}: must be >= 1")
+            raise Mistake(f"{path}.iterations={self.iterations}: must be >= 1")
 
 
 def normalise(logits_TE: jax.Array, tolerance: float, iterations: int) -> jax.Array:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.losses import check_weight
+from moe.registry import Mistake
 from moe.routing import Mix, Router, Routing
 
 
@@ -53,8 +54,8 @@ class Soft(Router):
         return E * self.slots / T
 
     def check(self, path, num_experts):
-        """Raises ValueError unless slots >= 1."""
+        """Raises Mistake unless slots >= 1."""
         del num_experts
         check_weight(path, "scale", self.scale)
         if self.slots < 1:
-            raise ValueError(f"{path}.slots={self.slots}: must be >= 1")
+            raise Mistake(f"{path}.slots={self.slots}: must be >= 1")

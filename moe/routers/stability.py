@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.losses import Losses
+from moe.registry import Mistake
 from moe.routers.top_k import TopK, init_matrix
 
 _NONE = Losses(load_balance=0.0, z_loss=0.0)
@@ -86,7 +87,7 @@ class LearnedThenFrozen(TopK):
         return {**params, "state": {**state, **moved}}
 
     def check(self, path, num_experts):
-        """Raises ValueError unless learn_steps >= 1, beside what top_k checks."""
+        """Raises Mistake unless learn_steps >= 1, beside what top_k checks."""
         super().check(path, num_experts)
         if self.learn_steps < 1:
-            raise ValueError(f"{path}.learn_steps={self.learn_steps}: must be >= 1")
+            raise Mistake(f"{path}.learn_steps={self.learn_steps}: must be >= 1")

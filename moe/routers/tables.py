@@ -5,6 +5,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from moe.registry import Mistake
 from moe.routing import Corpus
 
 
@@ -21,7 +22,7 @@ class Table(Protocol):
         ...
 
     def check(self, path: str) -> None:
-        """Raises ValueError, one line that starts with `path`, for impossible fields."""
+        """Raises Mistake, one line that starts with `path`, for impossible fields."""
         del path
 
 
@@ -93,20 +94,20 @@ class ClusteredTable(Table):
             return cooccurrence(corpus, self.width)
         vector_VA = np.load(self.embedding, allow_pickle=False).astype(np.float64)
         if vector_VA.ndim != 2 or len(vector_VA) != V:
-            raise ValueError(
+            raise Mistake(
                 f"table.embedding={self.embedding}: has shape {vector_VA.shape}, must be "
                 f"(vocab_size={V}, any)"
             )
         return _unit(vector_VA)
 
     def check(self, path):
-        """Raises ValueError for a width < 1 or a file that is not there."""
+        """Raises Mistake for a width < 1 or a file that is not there."""
         import pathlib
 
         if self.width < 1:
-            raise ValueError(f"{path}.width={self.width}: must be >= 1")
+            raise Mistake(f"{path}.width={self.width}: must be >= 1")
         if self.embedding and not pathlib.Path(self.embedding).is_file():
-            raise ValueError(f"{path}.embedding={self.embedding}: no such file")
+            raise Mistake(f"{path}.embedding={self.embedding}: no such file")
 
 
 @dataclasses.dataclass(frozen=True)

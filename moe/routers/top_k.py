@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from moe import sharding
 from moe.losses import Losses, check_weight
+from moe.registry import Mistake
 from moe.routers.noise import FixedNoise, Gumbel, Jitter, LearnedNoise, Noise, NoNoise
 from moe.routers.scores import Score, Sigmoid, Softmax
 from moe.routing import Choices, Params, Router, Routing, check_choices
@@ -169,19 +170,19 @@ class TopK(Router):
         return self.k
 
     def check(self, path, num_experts):
-        """Raises ValueError for impossible k, groups, orders and weights."""
+        """Raises Mistake for impossible k, groups, orders and weights."""
         check_choices(path, self.k, num_experts)
         self.losses.check(f"{path}.losses")
         for name in ("init_scale", "epsilon", "scale"):
             check_weight(path, name, getattr(self, name))
         if self.order == "choose_first" and self.k == 1 and isinstance(self.score, Softmax):
-            raise ValueError(
+            raise Mistake(
                 f"{path}.order=choose_first: a softmax over k=1 logit is always 1 and gives the "
                 "router no gradient; take score_first"
             )
         self.noise.check(f"{path}.noise")
         if self.losses.load and not self.noise.gaussian:
-            raise ValueError(
+            raise Mistake(
                 f"{path}.losses.load={self.losses.load}: needs noise with a deviation "
                 "(valid: noise=fixed, noise=learned)"
             )
@@ -189,18 +190,18 @@ class TopK(Router):
 
     def _check_groups(self, path: str, num_experts: int) -> None:
         if self.groups < 1 or num_experts % self.groups:
-            raise ValueError(f"{path}.groups={self.groups}: must divide num_experts={num_experts}")
+            raise Mistake(f"{path}.groups={self.groups}: must divide num_experts={num_experts}")
         if not 1 <= self.groups_kept <= self.groups:
-            raise ValueError(
+            raise Mistake(
                 f"{path}.groups_kept={self.groups_kept}: must be in [1, groups={self.groups}]"
             )
         size = num_experts // self.groups
         if self.k > self.groups_kept * size:
-            raise ValueError(
+            raise Mistake(
                 f"{path}.k={self.k}: {self.groups_kept} groups of {size} experts hold fewer"
             )
         if self.group_score == "top2_sum" and self.groups > self.groups_kept and size < 2:
-            raise ValueError(f"{path}.group_score=top2_sum: groups of {size} expert have no two")
+            raise Mistake(f"{path}.group_score=top2_sum: groups of {size} expert have no two")
 
 
 def init_matrix(key: jax.Array, D: int, E: int, scale: float) -> jax.Array:
