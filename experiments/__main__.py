@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from absl import flags
+from absl import flags as absl_flags
 
-from experiments import benchmarks, commands, huge_pages, options
-from experiments.interrupts import Interrupted
-from experiments.mistakes import is_mistake, line
-from experiments.request import Request, checkpoints, parse_name, request, resolve, watch
+from experiments.command import bench, diff, flags, listing, report, show
+from experiments.command.request import Request, checkpoints, request, watch
+from experiments.runner import huge_pages
+from experiments.runner.interrupts import Interrupted
+from experiments.runner.mistakes import is_mistake, line
+from experiments.select import parse_name, resolve
 from moe.devices import processes
 from moe.registry import Mistake, no_such
 
@@ -34,81 +36,81 @@ class Command:
 
 
 def _list(words: Sequence[str]) -> None:
-    print(commands.listing(*words))
+    print(listing.listing(*words))
 
 
 def _show(words: Sequence[str]) -> None:
     study, arms = parse_name(words[0])
-    if options.COMPILE_FOR.value is not None:
-        from experiments import ahead
+    if flags.COMPILE_FOR.value is not None:
+        from experiments.command import compile_for
 
-        mesh = options.MESH.value or "auto"
+        mesh = flags.MESH.value or "auto"
         print(
-            ahead.sheet(
-                study, arms, options.SIZE.value, options.SET.value, mesh, options.COMPILE_FOR.value
+            compile_for.sheet(
+                study, arms, flags.SIZE.value, flags.SET.value, mesh, flags.COMPILE_FOR.value
             )
         )
         return
-    if options.MESH.value is not None:
-        raise Mistake(f"--mesh={options.MESH.value}: show takes it beside --compile-for")
+    if flags.MESH.value is not None:
+        raise Mistake(f"--mesh={flags.MESH.value}: show takes it beside --compile-for")
     if arms is None:
-        print(commands.study_table(study, options.SIZE.value, options.SET.value))
+        print(show.study_table(study, flags.SIZE.value, flags.SET.value))
     else:
-        print(commands.arm_sheet(study, arms[0], options.SIZE.value, options.SET.value))
+        print(show.arm_sheet(study, arms[0], flags.SIZE.value, flags.SET.value))
 
 
 def _run(words: Sequence[str]) -> None:
     study, arms = parse_name(words[0])
-    if arms is not None and options.ARMS.value is not None:
-        raise Mistake(f"--arms={','.join(options.ARMS.value)}: {words[0]} names an arm already")
+    if arms is not None and flags.ARMS.value is not None:
+        raise Mistake(f"--arms={','.join(flags.ARMS.value)}: {words[0]} names an arm already")
     asked = request(
         study,
-        arms or options.ARMS.value,
-        options.SIZE.value,
-        options.SEEDS.value,
-        options.SET.value,
-        options.WORKDIR.value,
+        arms or flags.ARMS.value,
+        flags.SIZE.value,
+        flags.SEEDS.value,
+        flags.SET.value,
+        flags.WORKDIR.value,
     )
-    watched = watch(options.PROFILE.value, options.WANDB.value, asked)
-    place = checkpoints(options.CHECKPOINTS.value)
+    watched = watch(flags.PROFILE.value, flags.WANDB.value, asked)
+    place = checkpoints(flags.CHECKPOINTS.value)
     mesh = _mesh(asked)
-    from experiments import run
+    from experiments.runner import run
     from moe.devices.processes import is_first
 
-    run.run(*asked, jobs=options.JOBS.value, mesh=mesh, checkpoints=place, **watched)
+    run.run(*asked, jobs=flags.JOBS.value, mesh=mesh, checkpoints=place, **watched)
     if is_first():
         _publish(asked.workdir)
 
 
 def _mesh(asked: Request):
     """The mesh that the flags name, its devices there, or None; joins the other processes."""
-    if options.COORDINATOR.value is None:
-        for flag in (options.NUM_PROCESSES, options.PROCESS_ID):
+    if flags.COORDINATOR.value is None:
+        for flag in (flags.NUM_PROCESSES, flags.PROCESS_ID):
             if flag.value is not None:
                 raise Mistake(f"--{flag.name}={flag.value}: needs --coordinator=HOST:PORT")
-        if options.MESH.value is None:
+        if flags.MESH.value is None:
             return None
-    if options.JOBS.present:
-        raise Mistake(f"--jobs={options.JOBS.value}: on a mesh the arms run one after the other")
+    if flags.JOBS.present:
+        raise Mistake(f"--jobs={flags.JOBS.value}: on a mesh the arms run one after the other")
     from moe.devices import mesh
 
-    text = options.MESH.value or "auto"
+    text = flags.MESH.value or "auto"
     experiments = resolve(asked.study, asked.arms, asked.size, asked.overrides)
     if text != "auto":
         mesh.choose(text, experiments, None)
-    if options.COORDINATOR.value is not None:
-        processes.join(*(flag.value for flag in options.TOGETHER))
-    alone = options.COORDINATOR.value is None
-    return mesh.provide(text, experiments, 1 if alone else options.NUM_PROCESSES.value)
+    if flags.COORDINATOR.value is not None:
+        processes.join(*(flag.value for flag in flags.TOGETHER))
+    alone = flags.COORDINATOR.value is None
+    return mesh.provide(text, experiments, 1 if alone else flags.NUM_PROCESSES.value)
 
 
 def _report(words: Sequence[str]) -> None:
-    _publish(commands.study_directory(words[0]))
+    _publish(report.study_directory(words[0]))
 
 
 def _publish(directory: pathlib.Path) -> None:
     """Writes the report of a study, prints its table and says where the page is."""
-    from experiments import report
+    from experiments.report import report
 
     page = report.report(directory)
     print(report.table(directory))
@@ -116,7 +118,7 @@ def _publish(directory: pathlib.Path) -> None:
 
 
 def _diff(words: Sequence[str]) -> None:
-    print(commands.difference(words[0], words[1], options.SIZE.value))
+    print(diff.difference(words[0], words[1], flags.SIZE.value))
 
 
 def _data(words: Sequence[str]) -> None:
@@ -153,14 +155,14 @@ COMMANDS = {
             "wandb",
             "mesh",
         )
-        + tuple(flag.name for flag in options.TOGETHER),
+        + tuple(flag.name for flag in flags.TOGETHER),
     ),
     "report": Command(_report, "DIR", "write the table, figures and page of a study again"),
     "diff": Command(
         _diff, "A B", "the fields that differ; each a STUDY/ARM or a run's folder", ("size",)
     ),
     "bench": Command(
-        benchmarks.run,
+        bench.run,
         "BENCHMARK",
         "time one of: step, router, layer (dispatchers), groups (of routing), data",
         ("size", "arms", "set", "shape", "skews", "dtype", "workdir"),
@@ -187,31 +189,31 @@ def usage() -> str:
     for name, command in COMMANDS.items():
         lines.append(f"  {name + ' ' + command.words:<18} {command.summary}")
     lines += ["", "flags:"]
-    for flag in options.OURS:
+    for flag in flags.OURS:
         users = ", ".join(name for name, command in COMMANDS.items() if flag.name in command.flags)
-        value = "PATH=VALUE" if flag is options.SET else flag.name.upper()
+        value = "PATH=VALUE" if flag is flags.SET else flag.name.upper()
         default = "" if flag.default in (None, []) else f" [{flag.default}]"
         lines.append(f"  --{flag.name + '=' + value:<18} {_help(flag)}{default} ({users})")
     return "\n".join([*lines, "", _EXAMPLES])
 
 
-def _help(flag: flags.FlagHolder) -> str:
+def _help(flag: absl_flags.FlagHolder) -> str:
     """The help of a flag, without what absl appends to it."""
-    return flags.FLAGS[flag.name].help.split("\n")[0].rstrip(";")
+    return absl_flags.FLAGS[flag.name].help.split("\n")[0].rstrip(";")
 
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Sets the flags and returns the words; raises Mistake, one line, for a bad flag."""
     try:
-        return flags.FLAGS(list(argv))[1:]
-    except flags.UnrecognizedFlagError as error:
-        rule = no_such("flag", error.flagname, [flag.name for flag in options.OURS])
+        return absl_flags.FLAGS(list(argv))[1:]
+    except absl_flags.UnrecognizedFlagError as error:
+        rule = no_such("flag", error.flagname, [flag.name for flag in flags.OURS])
         raise Mistake(f"--{error.flagname}: {rule}") from None
-    except flags.IllegalFlagValueError as error:
+    except absl_flags.IllegalFlagValueError as error:
         given = str(error).split(": ")[0].removeprefix("flag ")
-        parser = flags.FLAGS[given.removeprefix("--").split("=")[0]].parser
+        parser = absl_flags.FLAGS[given.removeprefix("--").split("=")[0]].parser
         raise Mistake(f"{given}: must be {parser.syntactic_help}") from None
-    except flags.Error as error:
+    except absl_flags.Error as error:
         raise Mistake(str(error).splitlines()[0]) from None
 
 
@@ -226,7 +228,7 @@ def _command(words: Sequence[str]) -> Command:
     if not command.takes(len(rest)):
         found = f"{len(rest)} words" if len(rest) != 1 else "1 word"
         raise Mistake(f"{' '.join(words)}: must be '{name} {command.words}', has {found}")
-    for flag in options.OURS:
+    for flag in flags.OURS:
         if flag.present and flag.name not in command.flags:
             valid = ", ".join(f"--{flag}" for flag in command.flags) or "none"
             raise Mistake(f"--{flag.name}: is no flag of {name} (valid: {valid})")
@@ -244,7 +246,7 @@ def main(argv: Sequence[str]) -> int:
     except (Mistake, OSError) as error:
         if not is_mistake(error):
             raise
-        workdir = options.WORKDIR.value if flags.FLAGS.is_parsed() else None
+        workdir = flags.WORKDIR.value if absl_flags.FLAGS.is_parsed() else None
         print(f"error: {line(error, workdir)}", file=sys.stderr)
         return 2
     except Interrupted as stopped:

@@ -26,7 +26,7 @@ HOMES = {
     "shared": "moe.experts",
     "null": "moe.experts",
     "schedule": "moe.optimizer",
-    "study": "experiments",
+    "study": "experiments.studies",
     "size": "configs",
 }
 

@@ -53,7 +53,7 @@ WORKDIR = "runs/notebook"
 # counted.
 
 # %%
-from experiments.request import resolve
+from experiments.select import resolve
 from moe.cost import account
 
 experiments = resolve("dense_topk_hash", ARMS, "tiny", [f"train.steps={STEPS}"])
@@ -87,8 +87,8 @@ for desk in dataset.desks:
 # again: finished runs are kept, the others resume from their last checkpoint.
 
 # %%
-from experiments import run
-from experiments.live import LiveCurves
+from experiments.figures.live import LiveCurves
+from experiments.runner import run
 
 run.run("dense_topk_hash", ARMS, "tiny", SEEDS, [f"train.steps={STEPS}"], WORKDIR,
         on_log=LiveCurves())  # fmt: skip
@@ -104,7 +104,7 @@ run.run("dense_topk_hash", ARMS, "tiny", SEEDS, [f"train.steps={STEPS}"], WORKDI
 # %%
 from IPython.display import Image, display
 
-from experiments import report
+from experiments.report import report
 
 page = report.report(WORKDIR)
 print(report.table(WORKDIR))

@@ -12,7 +12,7 @@ jax.config.update("jax_disable_most_optimizations", True)
 from synthetic_data import SyntheticDataset  # noqa: E402
 
 from experiments import __main__ as command  # noqa: E402
-from experiments import workers  # noqa: E402
+from experiments.runner import workers  # noqa: E402
 from moe.analysis import ngram  # noqa: E402
 from moe.data import loader  # noqa: E402
 

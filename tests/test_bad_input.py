@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from experiments import __main__ as command  # noqa: E402
-from experiments.request import resolve  # noqa: E402
+from experiments.select import resolve  # noqa: E402
 from moe import fields  # noqa: E402
 
 STUDY = "dense_topk_hash"

@@ -5,7 +5,7 @@ import json
 import pytest
 from synthetic_data import SyntheticDataset
 
-from experiments import bench_data
+from experiments.bench import data
 from moe.data import loader
 
 SMALL = ["train.batch=2", "data.sequence_length=16", "model.model_width=32", "model.vocab_size=300"]
@@ -14,7 +14,7 @@ SMALL = ["train.batch=2", "data.sequence_length=16", "model.model_width=32", "mo
 @pytest.mark.slow
 def test_reading_is_timed_alone_and_in_the_loop(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loader, "load", lambda data, V: SyntheticDataset(V, data.sequence_length))
-    row = bench_data.data("tiny", SMALL, batches=20, steps=4, directory=tmp_path)
+    row = data.data("tiny", SMALL, batches=20, steps=4, directory=tmp_path)
     assert row["tokens_per_s"] == pytest.approx(row["batches_per_s"] * 2 * 16)
     assert 0 < row["share"] < 1 and row["wait_s"] > 0 and row["step_s"] > 0
     assert json.loads((tmp_path / "data.json").read_text()) == row

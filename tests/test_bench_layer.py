@@ -6,14 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import bench_groups, bench_layer
-from experiments.bench_layer import Shape
+from experiments.bench import cases, groups, layer
+from experiments.bench.cases import Shape
 
 ONE = Shape(T=32, D=8, F=6, E=4, k=2)
 
 
 def test_every_dispatcher_is_timed_beside_its_twin(tmp_path, capsys):
-    rows = bench_layer.layer([ONE], ["uniform", "one"], repeats=2, directory=tmp_path)
+    rows = layer.layer([ONE], ["uniform", "one"], repeats=2, directory=tmp_path)
     mechanisms = {row["mechanism"] for row in rows if row["skew"] == "one"}
     assert mechanisms == {"matmul", "dense", "einsum", "gather", "ragged"}
     by_name = {(row["mechanism"], row["skew"]): row for row in rows}
@@ -33,7 +33,7 @@ def test_every_dispatcher_is_timed_beside_its_twin(tmp_path, capsys):
 
 def test_groups_cost_flops_and_save_drops(tmp_path, capsys):
     one = Shape(T=256, D=16, F=64, E=8, k=2)
-    rows = bench_groups.groups(one, (32, 128, 512), repeats=2, directory=tmp_path)
+    rows = groups.groups(one, (32, 128, 512), repeats=2, directory=tmp_path)
     small, large = rows  # 512 tokens are not there
     # 2 * 128 / (3 * 64); beyond it only making the masks, 2 * 128 * 8 * 32 FLOPs and more.
     np.testing.assert_allclose(large["law"], 4 / 3)
@@ -49,7 +49,7 @@ def test_groups_cost_flops_and_save_drops(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_sixteen_bits_are_timed_as_such(capsys):
-    rows = bench_layer.layer([Shape(16, 8, 6, 4, 2)], ["zipf"], repeats=1, dtype="bf16")
+    rows = layer.layer([Shape(16, 8, 6, 4, 2)], ["zipf"], repeats=1, dtype="bf16")
     assert {row["dtype"] for row in rows} == {"bfloat16"} and "bfloat16" in capsys.readouterr().out
     # The dense layer's gradients alone: three matrices of 8 x 12 and 16 tokens of 8, of 2 bytes.
     assert next(r for r in rows if r["mechanism"] == "dense")["temp_bytes"] >= 2 * (3 * 96 + 128)
@@ -57,23 +57,23 @@ def test_sixteen_bits_are_timed_as_such(capsys):
 
 def test_plans_are_skewed_as_they_say():
     def load(skew, one=ONE):
-        return np.bincount(np.ravel(bench_layer.make_plan(one, skew).expert_TK), minlength=one.E)
+        return np.bincount(np.ravel(cases.make_plan(one, skew).expert_TK), minlength=one.E)
 
     assert load("one")[0] == 32 and load("empty")[[1, 3]].sum() == 0
     wide = Shape(4096, 8, 6, 16, 2)
     uniform, zipf = load("uniform", wide), load("zipf", wide)
     assert uniform.max() < 1.2 * uniform.mean() and zipf.max() > 3 * zipf.mean()
-    plan = bench_layer.make_plan(ONE, "uniform")
+    plan = cases.make_plan(ONE, "uniform")
     assert bool(jnp.all(plan.expert_TK[:, 0] != plan.expert_TK[:, 1]))
 
 
 def test_the_default_shapes_are_those_of_the_readme():
-    assert bench_layer.shape("4096,512,2048,8,2") == bench_layer.SHAPES[0]
+    assert cases.shape("4096,512,2048,8,2") == layer.SHAPES[0]
     # Two FLOPs, three matrices, 4096 tokens of 2 experts, 512 x 2048.
-    assert bench_layer.SHAPES[0].flops == 2 * 3 * 4096 * 2 * 512 * 2048
+    assert layer.SHAPES[0].flops == 2 * 3 * 4096 * 2 * 512 * 2048
 
 
 @pytest.mark.parametrize("text", ["1,2,3", "a,b,c,d,e", "1,2,3,4,5", "4,0,2,2,1", ""])
 def test_impossible_shapes_are_one_line(text):
     with pytest.raises(ValueError, match=f"^--shape={text}: must be .*T,D,F,E,k"):
-        bench_layer.shape(text)
+        cases.shape(text)

@@ -9,7 +9,7 @@ import pytest
 from fake_gcs import serve
 from test_checkpoint import ABSTRACT, MINE, restored, same, state, written
 
-from experiments import request
+from experiments.command import request
 from moe.checkpoint import history, places, restore
 from moe.training import record
 

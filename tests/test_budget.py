@@ -94,7 +94,9 @@ def test_the_checks_can_fail():
     assert over_budget(long) == ["f has 61 lines, over 60"]
     assert not over_budget(long.replace("f():\n", 'f():\n    """One.\n\n    Over budget: x."""\n'))
     assert over_budget("x = 1\n" * 301) == ["the file has 301 lines, over 300"]
-    assert imported("def f():\n    from experiments.run import run\n    import configs.tiny") == {
+    assert imported(
+        "def f():\n    from experiments.runner.run import run\n    import configs.tiny"
+    ) == {
         "experiments",
         "configs",
     }

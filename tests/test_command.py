@@ -15,7 +15,8 @@ from absl import flags
 from absl.testing import flagsaver
 
 from experiments import __main__ as command
-from experiments import commands
+from experiments.bench import router
+from experiments.command import listing
 from moe import fields, registry
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -413,10 +414,10 @@ def test_mistakes_in_a_process_of_their_own(mistake):
 
 
 def test_an_error_that_is_no_mistake_keeps_its_traceback(call, monkeypatch):
-    monkeypatch.setattr(commands, "listing", lambda: int("x"))
+    monkeypatch.setattr(listing, "listing", lambda: int("x"))
     with pytest.raises(ValueError, match="invalid literal"):
         call("list")
-    monkeypatch.setattr(commands, "listing", lambda: open("/no/such/file"))
+    monkeypatch.setattr(listing, "listing", lambda: open("/no/such/file"))
     with pytest.raises(FileNotFoundError):
         call("list")
     monkeypatch.undo()
@@ -430,7 +431,7 @@ def test_a_full_disk_is_one_line(call, monkeypatch):
     def fail():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/x")
 
-    monkeypatch.setattr(commands, "listing", fail)
+    monkeypatch.setattr(listing, "listing", fail)
     assert call("list") == (2, "", "error: [Errno 28] No space left on device: 'runs/x'\n")
 
 
@@ -438,7 +439,7 @@ def test_an_interrupt_is_one_line_and_exit_code_130(call, monkeypatch):
     def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "listing", interrupt)
+    monkeypatch.setattr(listing, "listing", interrupt)
     assert call("list") == (130, "", "error: interrupted; the same command resumes a run\n")
 
 
@@ -513,11 +514,11 @@ def test_answers_without_heavy_imports(words):
 def test_list_names_all_that_is_registered(call):
     code, out, _ = call("list")
     assert code == 0
-    assert set(commands.TITLES) == set(registry.HOMES) - {"study"}
+    assert set(listing.TITLES) == set(registry.HOMES) - {"study"}
     blocks = {block.split("\n")[0]: block + "\n" for block in out.split("\n\n")}
     for kind in registry.HOMES:
         for name in registry.names(kind):
-            block = blocks[commands.TITLES.get(kind, "studies")]
+            block = blocks[listing.TITLES.get(kind, "studies")]
             assert f"\n  {name:<20} {registry.summary(kind, name)}\n" in block
     for arm, line in dict(registry.lookup("study", STUDY).arms).items():
         assert f"\n      {arm:<14} {line}\n" in out
@@ -544,12 +545,12 @@ def test_list_of_routers_says_what_each_declares(call):
     assert rows["labelled"][3:] == ["yes", "labels"]
 
 
-@pytest.mark.parametrize("kind", commands.TITLES)
+@pytest.mark.parametrize("kind", listing.TITLES)
 def test_list_of_a_kind_takes_its_name_its_plural_and_its_title(kind, call):
     _, out, _ = call("list", kind)
     names = [line.split()[0] for line in out.splitlines()]
     assert names == [kind, *registry.names(kind)]
-    assert call("list", commands.TITLES[kind]) == call("list", f"{kind}s") == (0, out, "")
+    assert call("list", listing.TITLES[kind]) == call("list", f"{kind}s") == (0, out, "")
 
 
 def test_list_of_a_kind_gives_papers_where_there_are_any(call):
@@ -682,11 +683,10 @@ def test_bench_of_routers_takes_no_size(call, handed_on):
 
 
 def test_bench_of_routers_times_each_against_the_experts(capsys):
-    from experiments import bench
 
-    sizes = bench.Sizes(B=2, L=16, D=8, E=8, F=8, k=4, V=20)
+    sizes = router.Sizes(B=2, L=16, D=8, E=8, F=8, k=4, V=20)
     names = ("top_k", "gshard", "dense", "hash_previous", "expert_choice", "supervised")
-    rows = bench.router(sizes, repeats=3, names=names)
+    rows = router.router(sizes, repeats=3, names=names)
     assert tuple(row["router"] for row in rows) == names
     # gshard insists on 2, dense takes all 8, expert choice has a capacity factor of 2 and no k.
     assert [(row["k"], row["as_is"]) for row in rows] == [
@@ -703,11 +703,10 @@ def test_bench_of_routers_times_each_against_the_experts(capsys):
 
 
 def test_bench_of_routers_routes_by_key_and_fills_the_experts():
-    from experiments import bench
 
-    sizes = bench.Sizes(B=2, L=16, D=8, E=8, F=8, k=4, V=20)
-    assert bench._experts_call(sizes)().shape == (8, 16, 8)  # 2 * 16 * 4 rows in 8 groups
-    plan = bench._router_call(registry.lookup("router", "hash_previous"), sizes)()[0]
+    sizes = router.Sizes(B=2, L=16, D=8, E=8, F=8, k=4, V=20)
+    assert router._experts_call(sizes)().shape == (8, 16, 8)  # 2 * 16 * 4 rows in 8 groups
+    plan = router._router_call(registry.lookup("router", "hash_previous"), sizes)()[0]
     # The first tokens of both sequences, 0 and 16, have no token before them: one row of the table.
     assert plan.expert_TK.shape == (32, 1) and plan.expert_TK[0] == plan.expert_TK[16]
 

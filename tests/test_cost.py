@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.dense_topk_hash import STUDY
-from experiments.request import resolve
+from experiments.select import resolve
+from experiments.studies.dense_topk_hash import STUDY
 from moe.cost import account, widths
 from moe.dispatch.einsum import Einsum
 from moe.experts.feed_forward import ReLU, SwiGLU

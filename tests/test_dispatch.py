@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.bench_layer import SKEWS, Shape, make_plan
+from experiments.bench.cases import Shape, make_plan
+from experiments.bench.layer import SKEWS
 from moe import registry
 from moe.dispatch.einsum import Einsum, choice_masks
 from moe.dispatch.gather import Gather

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from dispatch_contract import mesh_of
 
-from experiments.commands import arm_sheet
+from experiments.command.show import arm_sheet
 from moe.dispatch import auto
 from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.auto import Auto

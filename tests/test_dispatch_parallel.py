@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from dispatch_contract import mesh_of, served
 
-from experiments.bench_layer import SKEWS, Shape, make_plan
+from experiments.bench.cases import Shape, make_plan
+from experiments.bench.layer import SKEWS
 from moe.cost import compiled
 from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.auto import Auto

@@ -14,9 +14,11 @@ import pytest
 from synthetic_data import SyntheticDataset
 from test_train import DATASET, experiment
 
-from experiments import interrupts, lock, progress, request
-from experiments.mistakes import is_mistake, line
-from experiments.task import Task
+from experiments import lock
+from experiments.command import request
+from experiments.results.folder import Task
+from experiments.runner import interrupts, progress
+from experiments.runner.mistakes import is_mistake, line
 from moe.checkpoint import places, restore
 from moe.cost import accelerators
 from moe.training import clock, loop, record, sinks
@@ -272,7 +274,7 @@ def test_notices_are_printed(capsys):
 
 
 def test_huge_pages_are_asked_for_in_new_processes_and_once(monkeypatch):
-    from experiments import huge_pages
+    from experiments.runner import huge_pages
 
     started = []
     monkeypatch.setattr(huge_pages.os, "execv", lambda *command: started.append(command))

@@ -3,8 +3,9 @@
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from experiments.mistakes import is_mistake, line
-from experiments.request import request, resolve
+from experiments.command.request import request
+from experiments.runner.mistakes import is_mistake, line
+from experiments.select import resolve
 from moe import fields, registry
 
 STUDY = "dense_topk_hash"

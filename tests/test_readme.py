@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import commands, pages
-from experiments.request import resolve
+from experiments.bench import publish
+from experiments.command import listing
+from experiments.select import resolve
 from moe import registry
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -31,14 +32,14 @@ def table(first):
 def test_the_routers_are_the_registry():
     want = [
         f"| `{name}` | {line} | {cited(paper)} | {' | '.join(facts)} |"
-        for name, line, paper, *facts in commands.router_rows()
+        for name, line, paper, *facts in listing.router_rows()
     ]
     assert table("router") == want, "the table should be:\n" + "\n".join(want)
 
 
 def test_the_other_parts_are_the_registry():
     want = []
-    for kind, title in commands.TITLES.items():
+    for kind, title in listing.TITLES.items():
         if kind not in ("router", "size"):
             papers = [registry.paper(kind, name) for name in registry.names(kind)]
             lines = [registry.summary(kind, name) for name in registry.names(kind)]
@@ -97,7 +98,7 @@ def test_the_example_router_runs():
     np.testing.assert_array_equal(aux.counts.load_E, [2, 2, 2, 2])
 
 
-@pytest.mark.parametrize("page", pages.PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", publish.PAGES, ids=lambda path: path.name)
 def test_tables_are_those_of_the_benchmarks(page):
     text = page.read_text(encoding="utf-8")
-    assert text == pages.filled(text), "run: python -m experiments.pages"
+    assert text == publish.filled(text), "run: python -m experiments.bench.publish"

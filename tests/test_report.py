@@ -8,8 +8,8 @@ import sys
 import pytest
 from synthetic_study import T2, Page, edit, load, router_record, write_study
 
-from experiments import figures
-from experiments.report import report, table
+from experiments.figures import draw
+from experiments.report.report import report, table
 
 
 def strip_timing(record):
@@ -28,7 +28,7 @@ def study(tmp_path_factory):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Reports without figures, for tests of everything else."""
-    monkeypatch.setattr(figures, "draw", lambda record, folder: [])
+    monkeypatch.setattr(draw, "draw", lambda record, folder: [])
 
 
 def test_losses_and_differences_are_those_worked_by_hand(study):
@@ -188,7 +188,7 @@ def test_figures_are_written_as_png_and_svg(study):
 
 def test_import_is_light():
     code = (
-        "import sys, experiments.report; "
+        "import sys, experiments.report.report; "
         "heavy = {'numpy', 'scipy', 'matplotlib', 'jax'} & set(sys.modules); "
         "sys.exit(', '.join(sorted(heavy)) or None)"
     )

@@ -16,14 +16,15 @@ from synthetic_study import (
     write_study,
 )
 
-from experiments import figures, tables
-from experiments.report import report, table
+from experiments.figures import draw
+from experiments.report import table as tables
+from experiments.report.report import report, table
 
 
 @pytest.fixture
 def undrawn(monkeypatch):
     """Reports without figures, for tests of everything else."""
-    monkeypatch.setattr(figures, "draw", lambda record, folder: [])
+    monkeypatch.setattr(draw, "draw", lambda record, folder: [])
 
 
 def test_one_seed_claims_nothing(tmp_path):

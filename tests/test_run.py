@@ -14,7 +14,11 @@ import numpy as np
 import pytest
 from synthetic_data import SyntheticDataset
 
-from experiments import bench, bench_parts, live, report, run, runs, workers
+from experiments.bench import parts, step
+from experiments.figures import live
+from experiments.report import report
+from experiments.results import runs
+from experiments.runner import run, workers
 from moe.analysis import ngram
 from moe.data import loader, tokenizer
 
@@ -83,7 +87,7 @@ def test_the_record_of_an_experiment_rebuilds_it(synthetic, tmp_path):
     imports, expression = text.split("\n\n", 1)
     names = {}
     exec(imports, names)
-    from experiments.request import resolve
+    from experiments.select import resolve
 
     want = resolve("dense_topk_hash", ("top1",), "tiny", SMALL)["top1"]
     assert eval(expression, names) == want
@@ -242,16 +246,16 @@ def test_the_step_benchmark_compares_arms_with_the_baseline(monkeypatch, capsys,
     monkeypatch.setattr(loader, "load", lambda data, V: SyntheticDataset(V, data.sequence_length))
     few = ("model.model_width=32", "train.batch=2")
     arms = ["dense", "top2", "dense_total"]
-    found = bench.step("tiny", overrides=few, repeats=3, directory=tmp_path, arms=arms)
+    found = step.step("tiny", overrides=few, repeats=3, directory=tmp_path, arms=arms)
     rows = {row["arm"]: row for row in found}
     assert rows["dense"]["ratio"] == 1 and rows["dense_total"]["ratio"] > 1
     assert list(rows) == ["data", *arms]
     assert "one training step, 256 tokens, 3 repeats" in capsys.readouterr().out
     shares = {row["arm"]: row for row in json.loads((tmp_path / "step.json").read_text())["parts"]}
-    assert set(shares["top2"]) - {"arm", "step_s"} == set(bench_parts.PARTS) - {"dense ffn"}
+    assert set(shares["top2"]) - {"arm", "step_s"} == set(parts.PARTS) - {"dense ffn"}
     assert "routing" not in shares["dense"] and shares["dense"]["dense ffn"] > 0
     for row in shares.values():
-        np.testing.assert_allclose(sum(row[part] for part in bench_parts.PARTS if part in row), 1)
+        np.testing.assert_allclose(sum(row[part] for part in parts.PARTS if part in row), 1)
 
 
 def test_a_run_keeps_its_tokeniser(synthetic, tmp_path):

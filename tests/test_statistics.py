@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from experiments.statistics import (
+from experiments.report.statistics import (
     bootstrap_interval,
     fieller,
     holm,

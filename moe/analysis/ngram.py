@@ -7,13 +7,16 @@ With a shorter context the order is lower, and the highest order in use has raw 
 
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import logging
 
 from moe import files
-from moe.data.loader import Dataset
 from moe.registry import Mistake
+
+if TYPE_CHECKING:
+    from moe.data.loader import Dataset
 
 ORDER = 5
 
@@ -127,7 +130,7 @@ def unigram(count_V: np.ndarray) -> np.ndarray:
     return (count_V + 1) / (count_V.sum() + len(count_V))
 
 
-def baselines(dataset: Dataset) -> dict:
+def baselines(dataset: "Dataset") -> dict:
     """Mean nats per held-out token: unigram_nats, fivegram_nats, and by_desk the same of each.
 
     On exactly the targets of dataset.held_out, counted on dataset.sample_S; cached beside the

@@ -52,9 +52,7 @@ def params_by_part(model: Transformer, tokens: int | None = None) -> dict[str, i
     if model.moe is not None:
         moe = model.moe
         used = [moe.num_experts] * sparse if tokens is None else served(model, tokens)
-        parts["experts"] = round(
-            sum(used) * moe.experts.feed_forward.matrices * D * moe.experts.feed_forward.width
-        )
+        parts["experts"] = round(sum(used) * moe.experts.matrices * D * moe.experts.width)
         parts["shared_experts"] = sparse * _size(moe.shared and moe.shared.init, D)
         parts["null_experts"] = sparse * _size(moe.null and moe.null.init, D)
         parts["router"] = sum(

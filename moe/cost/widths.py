@@ -55,6 +55,6 @@ def fine_grained(model: Transformer, parts: int) -> Transformer:
         moe,
         num_experts=moe.num_experts * parts,
         router=dataclasses.replace(moe.router, k=moe.router.k * parts),
-        experts=dataclasses.replace(moe.experts.feed_forward, width=width // parts),
+        experts=dataclasses.replace(moe.experts, width=width // parts),
     )
     return model.clone(moe=changed)

@@ -96,7 +96,7 @@ def obstacle(mesh: Mesh, experiment: Any) -> str | None:
 
 
 def _layer_needs(mesh: Mesh, moe: Any, tokens: int) -> list[tuple[int, str, int, str]]:
-    path, E, width = "model.moe", moe.num_experts, moe.experts.feed_forward.width
+    path, E, width = "model.moe", moe.num_experts, moe.experts.width
     needs = [(E, f"{path}.num_experts={E}", mesh.expert, "expert")]
     needs.append((width, f"{path}.experts.width={width}", mesh.tensor, "tensor"))
     if moe.shared is not None:

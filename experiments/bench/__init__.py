@@ -1,0 +1,1 @@
+"""Benchmarks, one a file, and what they share: timing, cases, pages of numbers."""

@@ -1,0 +1,58 @@
+"""Pieces of HTML that the sections of the page share; all text is escaped here."""
+
+import re
+from html import escape
+
+from experiments.figures.palette import style
+
+
+def prose(text: str) -> str:
+    """Escaped text whose numbers stay on one line with their unit."""
+    text = re.sub(
+        r"(?<=\d) (?=[%×])|(?<=\bp) (?=[=<])|(?<=[=<]) (?=\d)|(?<=×) (?=the)", "\u00a0", text
+    )
+    return escape(text)
+
+
+def bullets(lines: list[str]) -> str:
+    """An unordered list."""
+    return f"<ul>{''.join(f'<li>{prose(line)}</li>' for line in lines)}</ul>"
+
+
+def swatch(record: dict, arm: str) -> str:
+    """A dot in the colour that the arm has in the figures; nothing for a name that is no arm."""
+    if arm not in record["arms"]:
+        return ""
+    colour = "currentColor" if arm == record["baseline"] else style(record, arm)[0]
+    return f'<span class="swatch" style="background:{colour}"></span>'
+
+
+def scroll(label: str, body: str) -> str:
+    """A region that scrolls sideways on a narrow screen, by keyboard too."""
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">{body}</div>'
+    )
+
+
+def table(
+    caption: str, heads: list[str], body: list[list[str]], words: tuple[str, ...] = ()
+) -> str:
+    """A table whose first column heads the rows; columns named in `words` are aligned left.
+
+    Cells are escaped, except those that are drawings and so start with `<svg`.
+    """
+    kinds = [' class="word"' if head in words else "" for head in heads]
+    pairs = list(zip(heads, kinds, strict=True))
+    top = "".join(f'<th scope="col"{kind}>{escape(head)}</th>' for head, kind in pairs)
+    lines = []
+    for first, *rest in body:
+        cells = "".join(
+            f"<td{kind}>{cell if cell.startswith('<svg') else prose(cell)}</td>"
+            for cell, kind in zip(rest, kinds[1:], strict=True)
+        )
+        lines.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
+    return scroll(
+        caption,
+        f"<table><caption>{escape(caption)}</caption><thead><tr>{top}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table>",
+    )

@@ -1,0 +1,1 @@
+"""Runs a study: in which process, for how long, until when."""

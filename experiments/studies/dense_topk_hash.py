@@ -1,0 +1,57 @@
+"""Dense, top-k and hash routing at equal active FLOPs: does sparse beat dense, must it be learned?
+
+Claims C10 and C18 of the literature: Switch (arXiv 2101.03961), Hash Layers (2106.04426), unified
+scaling laws (2202.01169). All arms but dense_total cost the same FLOPs per token within 1 %,
+attention, router and head counted.
+"""
+
+from experiments.studies.contract import Study
+from moe.cost import widths
+
+
+def build(arm: str, size: str):
+    """The experiment of one arm; sparse arms have MoE in every layer.
+
+    top2 has twice as many experts of half the width, so that all sparse arms agree not only in
+    active FLOPs but also in total parameters.
+    """
+    import dataclasses
+
+    from moe import registry
+    from moe.model.layer import MoE
+    from moe.routers.top_k import TopK
+
+    base = registry.lookup("size", size)()
+    dense, length = base.model, base.data.sequence_length
+
+    def sparse(router, num_experts=8):
+        moe = MoE(num_experts=num_experts, router=router, experts=dense.ffn)
+        layers = tuple(range(dense.num_layers))
+        return widths.match_flops(dense.clone(moe=moe, moe_layers=layers), dense, length)
+
+    models = {
+        "dense": lambda: dense,
+        "top1": lambda: sparse(TopK(k=1)),
+        "top2": lambda: sparse(TopK(k=2), num_experts=16),
+        "hash_random": lambda: sparse(registry.lookup("router", "hash_random")),
+        "hash_balanced": lambda: sparse(registry.lookup("router", "hash_balanced")),
+        "dense_total": lambda: widths.match_parameters(dense, sparse(TopK(k=1))),
+    }
+    return dataclasses.replace(base, model=models[arm]())
+
+
+STUDY = Study(
+    question="At equal active FLOPs, does sparse beat dense, and must the routing be learned?",
+    baseline="dense",
+    arms=(
+        ("dense", "no experts; every other arm but dense_total costs the same FLOPs"),
+        ("top1", "learned router, one expert of full width"),
+        ("top2", "learned router, two experts of half width out of twice as many"),
+        ("hash_random", "fixed random table from token id to one expert"),
+        ("hash_balanced", "fixed table, balanced by token frequency"),
+        ("dense_total", "dense, widened to the same total parameters, at more FLOPs"),
+    ),
+    sizes=("tiny", "small", "base"),
+    seeds=(0, 1, 2),
+    build=build,
+)

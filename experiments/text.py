@@ -1,0 +1,61 @@
+"""Numbers, values and lists as text."""
+
+from collections.abc import Collection
+
+
+def written(value) -> str:
+    """A value as --set would read it."""
+    if isinstance(value, tuple):
+        return ",".join(map(written, value)) or "()"
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
+
+
+def megabytes(count: float) -> str:
+    return f"{count / 1e6:,.1f} MB"
+
+
+def aligned(values: dict[str, str]) -> list[str]:
+    """Indented lines "name  value" with the values under each other."""
+    width = max(map(len, values))
+    return [f"  {name:<{width}}  {value}" for name, value in values.items()]
+
+
+def columns(rows: list[tuple[str, ...]], left: Collection[int]) -> list[str]:
+    """Lines with columns of equal width; the `left` ones are aligned left, the others right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    cells = [
+        [
+            c.ljust(w) if i in left else c.rjust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in rows
+    ]
+    return ["  ".join(row).rstrip() for row in cells]
+
+
+def listing(names: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def number(value: float | None, digits: int = 4, sign: bool = False) -> str:
+    """A fixed-point number with a true minus sign; a dash for None."""
+    if value is None:
+        return "–"
+    return f"{value:{'+' if sign else ''},.{digits}f}".replace("-", "−")
+
+
+def interval(record: dict, digits: int = 4, sign: bool = True) -> str:
+    """`low to high` of a record, or a dash where there is no interval."""
+    if record["low"] is None:
+        return "–"
+    return f"{number(record['low'], digits, sign)} to {number(record['high'], digits, sign)}"
+
+
+def probability(p: float | None) -> str:
+    """A p value as `p = 0.012`, `p < 0.0001` or a dash."""
+    if p is None:
+        return "–"
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
