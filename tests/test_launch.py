@@ -115,7 +115,7 @@ def test_the_first_local_process_that_fails_ends_the_others(tmp_path):
 
 @pytest.mark.slow
 def test_local_processes_train(tmp_path):
-    command = pathlib.Path(__file__).parent / "synthetic_command.py"
+    command = pathlib.Path(__file__).parent / "fakes/command.py"
     python = tmp_path / "python"  # `python -m experiments WORDS` on the synthetic data set
     python.write_text(f'#!/bin/sh\nshift 2\nexec "{sys.executable}" "{command}" "$@"\n')
     python.chmod(0o755)

@@ -1,7 +1,7 @@
 """Parameters, FLOPs and bytes of an experiment by formula, and widths that match them.
 
 A multiply-add is two FLOPs; only matrix products count. Attention is counted as it is computed,
-over the full square of positions. tests/test_cost.py checks the formulas against compiled HLO.
+over the full square of positions. tests/cost/test_cost.py checks the formulas against compiled HLO.
 """
 
 import dataclasses

@@ -34,7 +34,7 @@ class Routing:
 class Router(Protocol):
     """Decides who reads which token; a frozen dataclass of hyper-parameters.
 
-    The declarations are measured by tests/test_routers.py, not believed.
+    The declarations are measured by tests/routers/test_routers.py, not believed.
 
     Attributes:
       losses: what becomes of `Routing.terms`: an object with a scope that takes the sums and the

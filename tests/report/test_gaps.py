@@ -1,0 +1,283 @@
+"""Tests of the report on studies with few, odd, broken, foreign or missing runs."""
+
+import json
+import math
+
+import pytest
+
+from experiments.figures import draw
+from experiments.report import table as tables
+from experiments.report.report import report, table
+from tests.fakes.study import (
+    DESKS,
+    GAPS,
+    Page,
+    edit,
+    load,
+    result_record,
+    router_record,
+    write_run,
+    write_study,
+)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without figures, for tests of everything else."""
+    monkeypatch.setattr(draw, "draw", lambda record, folder: [])
+
+
+def test_one_seed_claims_nothing(tmp_path):
+    directory = write_study(tmp_path, arms=("dense", "top1", "hash_random"), seeds=(0,))
+    report(directory)
+    record = load(directory)
+    assert record["arms"]["top1"]["verdict"] == "one seed"
+    assert record["arms"]["top1"]["difference"]["low"] is None
+    assert record["arms"]["hash_random"]["hash_share"]["value"] is None
+    assert "fewer than two seeds" in record["arms"]["hash_random"]["hash_share"]["reason"]
+    assert record["headline"][0].startswith("One seed per arm")
+    assert "top1 has the lowest loss" in record["headline"][1]
+    assert not any("beyond" in line for line in record["headline"] + record["findings"])
+    assert any(line.startswith("One seed per arm") for line in record["caveats"])
+    assert "4.5000 (one seed)" in table(directory)
+    Page((directory / "report.html").read_text())
+
+
+def test_a_messy_study_is_drawn_and_every_gap_is_named(tmp_path):
+    """Other arms, many experts and layers, a diverged, a killed, an absent and a foreign run."""
+    directory = write_study(tmp_path, arms=("dense", "top1", "wide", "<b>odd</b>".replace("/", "")))
+    for seed in (0, 1, 2):
+        wide = directory / "wide" / f"seed{seed}" / "result.json"
+        even, layers = [[1 / 64] * 64] * 6, list(range(6))
+        even[2] = [0.0] + [1 / 63] * 63
+        stats = {key: [0.5] * 6 for key in ("load_entropy", "max_violation", "drop_rate")}
+        desk_load = {desk: even for desk in DESKS}
+        router = {"layers": layers, "num_experts": 64, "dead_experts": [0] * 6, "causal": False}
+        edit(wide, router=router | stats | {"load": even, "desk_load": desk_load})
+    diverged = directory / "top1" / "seed1"
+    (diverged / "result.json").unlink()
+    with (diverged / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "step": 500, "tokens": 1250000, "nats": NaN, "loss": NaN}\n')
+        file.write('{"kind": "tra')
+    (directory / "wide" / "seed2" / "result.json").unlink()
+    write_run(directory, "extra", 0, -0.3)
+    (directory / "extra" / "seed1").mkdir()
+    (directory / "extra" / "seed1" / "result.json").write_text("{")
+    report(directory)
+    record = load(directory)
+    assert record["arm_order"][0] == "dense"
+    assert record["arms"]["top1"]["verdict"] == "diverged"
+    assert record["arms"]["top1"]["val_loss"]["n"] == 2
+    assert record["arms"]["top1"]["difference"] is None
+    assert record["arms"]["top1"]["val_bits_per_byte"]["mean"] is None
+    assert record["arms"]["wide"]["difference"]["n"] == 2
+    assert record["arms"]["extra"]["description"] == "not listed in study.json"
+    assert any(line.startswith("extra/seed1/result.json: not JSON") for line in record["problems"])
+    assert len(record["problems"]) == 1  # a last line cut short is what a killed run leaves
+    assert "top1: seed 1 diverged." in record["open_runs"]
+    assert "wide: seed 2 not finished." in record["open_runs"]
+    assert any("top1 is not judged" in line for line in record["findings"])
+    assert any("wide routes with knowledge of later tokens" in line for line in record["caveats"])
+    text = table(directory)
+    assert "4.4950 ± 0.0071 (seed 1 diverged)" in text  # 4.50, 4.49
+    assert "extra/seed1/result.json" in text
+    page = Page((directory / "report.html").read_text())
+    assert "4 layers of each arm are shown" in page.text
+    assert not any(tag == "odd" for tag in page.tags)
+
+
+def test_a_diverged_result_is_never_averaged(tmp_path, undrawn):
+    directory = write_study(tmp_path, arms=("dense", "top1"))
+    for seed in (0, 1, 2):
+        path = directory / "top1" / f"seed{seed}" / "result.json"
+        path.write_text(json.dumps(result_record("top1", seed, None)))
+    path = directory / "dense" / "seed2" / "result.json"
+    path.write_text(path.read_text().replace('"val_loss": 4.58,', '"val_loss": Infinity,'))
+    report(directory)
+    record = load(directory)
+    assert record["arms"]["top1"]["val_loss"]["mean"] is None
+    assert record["arms"]["dense"]["seeds_diverged"] == [2]
+    assert record["headline"][0].startswith("There is no comparison yet")
+    assert "diverged (seed 0, 1, 2)" in table(directory)
+
+
+def test_without_the_baseline_or_dense_total_nothing_is_made_up(tmp_path, undrawn):
+    directory = write_study(tmp_path, arms=("dense", "top1", "hash_random", "dense_total"))
+    for seed in (0, 1, 2):
+        (directory / "dense" / f"seed{seed}" / "result.json").unlink()
+    report(directory)
+    record = load(directory)
+    assert record["arms"]["top1"]["verdict"] == "no baseline"
+    assert record["arms"]["top1"]["position"]["reason"] == "dense has no finished run"
+    assert "top1 has no seed in common with dense, so nothing is compared." in record["findings"]
+    assert record["arms"]["dense"]["verdict"] == "missing"
+    assert "no finished run" in table(directory)
+
+
+def test_no_claim_when_the_scale_is_noise(tmp_path, undrawn, monkeypatch):
+    monkeypatch.setitem(GAPS, "dense_total", (-0.1, 0.1, -0.05))
+    monkeypatch.setitem(GAPS, "top1", (0.2, 0.21, 0.19))
+    monkeypatch.setitem(GAPS, "hash_random", (0.05, 0.10, 0.15))  # mean 0.1, sd 0.05: 2 sd = mean
+    directory = write_study(tmp_path, arms=("dense", "top1", "hash_random", "dense_total"))
+    report(directory)
+    record = load(directory)
+    assert record["arms"]["top1"]["verdict"] == "higher"
+    assert record["headline"][0] == (
+        "At equal FLOPs per token, top1 ends 0.200 nats per token above dense, beyond the noise "
+        "between seeds; hash_random cannot be told apart from dense."
+    )
+    assert record["arms"]["top1"]["position"]["value"] is None
+    text = " ".join(record["findings"])
+    assert "because dense_total is not below dense beyond seed noise" in text
+    assert "because top1 is not below dense beyond seed noise" in text
+
+
+def test_the_headline_says_when_correction_takes_a_difference_away(tmp_path, undrawn, monkeypatch):
+    # Mean 0.1, sd 0.03: beyond 0.06 and half = T2 * 0.03 / sqrt 3 = 0.0745, so `lower`;
+    # t^2 = 33.3, p = 1 - sqrt(33.3 / 35.3) = 0.029, times 2 = 0.058.
+    monkeypatch.setitem(GAPS, "top1", (-0.07, -0.10, -0.13))
+    monkeypatch.setitem(GAPS, "top2", (-0.07, -0.13, -0.10))
+    directory = write_study(tmp_path, arms=("dense", "top1", "top2"))
+    report(directory)
+    record = load(directory)
+    assert record["arms"]["top1"]["verdict"] == "lower"
+    assert record["headline"][1] == (
+        "After correction for 2 comparisons none of these differences holds."
+    )
+    assert "this does not hold after Holm's correction" in record["findings"][0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"study": "other"}, "study='other' where 'dense_topk_hash' belongs"),
+        ({"size": "base"}, "size='base' where 'tiny' belongs"),
+        ({"seed": 4}, "seed=4 where 1 belongs"),
+        ({"tokens": 5}, "tokens=5 where its first finished seed has 1000000"),
+        ({"environment": {"data_fingerprint": "x"}}, "data_fingerprint=x where the first run has"),
+        ({"params_total": "many"}, "params_total='many' is not a finite number"),
+        ({"desk_loss": 3}, "desk_loss is not an object"),
+        ({"router": {"layers": [1]}}, "router is not as the results format has it"),
+    ],
+)
+def test_foreign_results_are_left_out_by_name(tmp_path, undrawn, changes, message):
+    directory = write_study(tmp_path, arms=("dense", "top1"))
+    edit(directory / "top1" / "seed1" / "result.json", **changes)
+    report(directory)
+    record = load(directory)
+    assert len(record["problems"]) == 1
+    assert record["problems"][0].startswith(f"top1/seed1/result.json: {message}")
+    assert record["arms"]["top1"]["seeds_finished"] == [0, 2]
+
+
+def test_router_lists_must_fit_and_be_finite(tmp_path, undrawn):
+    directory = write_study(tmp_path, arms=("dense", "top1"))
+    path = directory / "top1" / "seed1" / "result.json"
+    edit(path, router=router_record("top1") | {"drop_rate": [0.0]})
+    other = directory / "top1" / "seed2" / "result.json"
+    edit(other, router=router_record("top1") | {"drop_rate": [0.0, math.nan]})
+    (directory / "dense" / "seed0" / "metrics.jsonl").write_text('{"kind": "odd"}\n[]\n')
+    (directory / "top1" / "seed0" / "metrics.jsonl").write_bytes(b"\xff\n")
+    absent = directory / "dense" / "seed1" / "result.json"
+    record = json.loads(absent.read_text())
+    del record["val_loss"]
+    absent.write_text(json.dumps(record))
+    (directory / "dense" / "seed2" / "result.json").write_text("[]")
+    report(directory)
+    assert [line.split(" ")[0:2] for line in load(directory)["problems"]] == [
+        ["dense/seed0/metrics.jsonl:", "line"],
+        ["dense/seed1/result.json:", "key"],
+        ["dense/seed2/result.json:", "not"],
+        ["top1/seed0/metrics.jsonl:", "cannot"],
+        ["top1/seed1/result.json:", "router"],
+        ["top1/seed2/result.json:", "router"],
+    ]
+
+
+def test_unequal_costs_and_rates_are_caveats(tmp_path, undrawn):
+    directory = write_study(tmp_path, arms=("dense", "top1"))
+    for seed in (0, 1, 2):
+        edit(directory / "top1" / f"seed{seed}" / "result.json", flops_per_token=2e6, tokens=5)
+        path = directory / "top1" / f"seed{seed}" / "metrics.jsonl"
+        path.write_text(
+            path.read_text().replace('"learning_rate": 0.001', '"learning_rate": 0.002')
+        )
+    report(directory)
+    caveats = " ".join(load(directory)["caveats"])
+    assert "differs between arms (dense 0.001 and top1 0.002)" in caveats
+    assert "top1 costs 1.250 × the FLOPs of dense." in caveats
+    assert "top1 was trained on 5 tokens and dense on 1,000,000" in caveats
+    assert load(directory)["headline"][0].startswith("At other FLOPs per token, top1 ends")
+    for path in directory.glob("*/*/metrics.jsonl"):
+        path.unlink()
+    report(directory)
+    assert "learning rate was not recorded" in " ".join(load(directory)["caveats"])
+
+
+@pytest.mark.parametrize(
+    ("declared", "line"),
+    [
+        ({"causal": True, "causal_in_training": True}, None),
+        ({"causal": True}, None),  # older results do not say what happens in training
+        ({}, None),
+        (
+            {"causal": True, "causal_in_training": False},
+            "top1 routes with knowledge of later tokens in training alone: its held-out loss is "
+            "that of a language model, its training loss is not.",
+        ),
+        (
+            {"causal": False, "causal_in_training": False},
+            "top1 routes with knowledge of later tokens (not causal): its loss is not that of a "
+            "language model.",
+        ),
+    ],
+)
+def test_routers_that_see_later_tokens_are_caveats(tmp_path, undrawn, declared, line):
+    directory = write_study(tmp_path, arms=("dense", "top1", "top2"))
+    for seed in (0, 1, 2):
+        path = directory / "top1" / f"seed{seed}" / "result.json"
+        edit(path, router=router_record("top1") | declared)
+    report(directory)
+    found = [text for text in load(directory)["caveats"] if "later tokens" in text]
+    assert found == ([] if line is None else [line])
+
+
+def test_a_directory_without_a_finished_run_is_one_line(tmp_path):
+    with pytest.raises(ValueError, match=r"study\.json: No such file") as error:
+        report(tmp_path / "nowhere")
+    assert "\n" not in str(error.value)
+    directory = write_study(tmp_path / "study", arms=("dense",), seeds=(0,))
+    (directory / "dense" / "seed0" / "result.json").write_text("{")
+    with pytest.raises(ValueError, match=r"no finished run \(1 started\); dense/seed0/result.json"):
+        table(directory)
+    edit(directory / "study.json", arms=[])
+    with pytest.raises(ValueError, match="arms must map names"):
+        report(directory)
+    (directory / "study.json").write_text('{"study": "x"}')
+    with pytest.raises(ValueError, match=r"study\.json: key 'size' is missing"):
+        report(directory)
+    (directory / "study.json").write_text("no")
+    with pytest.raises(ValueError, match=r"study\.json: not JSON"):
+        report(directory)
+
+
+def test_only_the_baseline_has_finished(tmp_path, undrawn):
+    directory = write_study(tmp_path, arms=("dense", "top1"))
+    for seed in (0, 1, 2):
+        (directory / "top1" / f"seed{seed}" / "result.json").unlink()
+    report(directory)
+    assert load(directory)["headline"] == [
+        "Only dense has finished, so there is nothing to compare yet."
+    ]
+    assert "top1 has no finished run." in load(directory)["findings"]
+
+
+def test_cells_name_open_seeds_and_half_dead_experts(tmp_path, undrawn):
+    directory = write_study(tmp_path, arms=("dense", "top1"))
+    path = directory / "top1" / "seed0" / "result.json"
+    edit(path, router=router_record("top1") | {"dead_experts": [1, 1]})
+    (directory / "top1" / "seed2" / "result.json").unlink()
+    report(directory)
+    row = tables.rows(load(directory))[1]
+    assert row["loss"].text == "4.5050 ± 0.0071 (2 of 3 seeds)"  # 4.50, 4.51
+    assert row["dead"].text == "1.5"  # (2 + 1) / 2
