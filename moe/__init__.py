@@ -2,6 +2,8 @@
 
 from moe.registry import register
 
+__version__ = "0.1.0"
+
 register("layer", "moe", "moe.layer:MoE", "router, dispatch, experts")
 register("layer", "multihash", "moe.multihash:MultiHash", "experts put together", "2106.04426")
 
