@@ -97,7 +97,7 @@ def _optimizer(experiment) -> Callable:
     import jax.numpy as jnp
     import optax
 
-    from moe.gradients import split_state
+    from moe.params import split_state
 
     model = experiment.model
     ids = jnp.zeros((1, experiment.data.sequence_length), jnp.int32)
@@ -137,6 +137,8 @@ def _moe(experiment, x_BLD) -> dict[str, Callable]:
     import jax
     import jax.numpy as jnp
 
+    from moe.params import split_state
+
     model = experiment.model
     moe, (B, L, D) = model.moe, x_BLD.shape
     own, T = moe.num_experts, B * L
@@ -144,8 +146,7 @@ def _moe(experiment, x_BLD) -> dict[str, Callable]:
     id_BL = jax.random.randint(jax.random.key(4), (B, L), 0, model.vocab_size)
     label_BL = jnp.zeros_like(id_BL)
     key_T = moe.router.keys(id_BL, label_BL).reshape(T)
-    state = {name: leaf for name, leaf in params["router"].items() if name == "state"}
-    learned = {name: leaf for name, leaf in params["router"].items() if name != "state"}
+    learned, state = split_state(params["router"])
 
     def route(learned, x_TD, key_T):
         rng = jax.random.key(5)

@@ -2,8 +2,8 @@
 
 import errno
 
+from moe.files import Failed, words
 from moe.registry import Mistake
-from moe.store import Failed
 
 # Failures of the machine, not of the program: full disk, permission, read-only file system.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -21,4 +21,4 @@ def line(error: Exception, workdir: object = None) -> str:
     if isinstance(error, OSError) and error.errno in _NO_ROOM and workdir:
         place = error.filename or f"--workdir={workdir}"
         return f"{place}: {error.strerror}; what is saved is kept; the same command resumes"
-    return " ".join(str(error).split())
+    return words(error)

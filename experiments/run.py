@@ -7,10 +7,10 @@ import os
 import pathlib
 from collections.abc import Callable, Sequence
 
-from experiments import lock, together, workers
+from experiments import together, workers
 from experiments.request import resolve
-from experiments.task import ELSEWHERE, Task, write
-from moe import registry
+from experiments.task import ELSEWHERE, Task
+from moe import files, registry
 from moe.mesh import Mesh, in_use, is_first
 from moe.registry import Mistake
 
@@ -64,7 +64,7 @@ def run(
         raise Mistake(f"--workdir={workdir}: cannot be made ({error.strerror})") from error
     with contextlib.ExitStack() as held:
         if is_first():
-            held.enter_context(lock.hold(workdir))
+            held.enter_context(files.hold(workdir, called="--workdir"))
             _write_study(study_name, size, tuple(experiments), seeds, overrides, workdir)
         if mesh is not None:
             held.enter_context(in_use(mesh))
@@ -124,7 +124,7 @@ def _write_study(study_name, size, arms, seeds, overrides, workdir) -> None:
     known = [arm for arm, _ in study.arms if arm in arms or arm in before.get("arms", {})]
     record["arms"] = {arm: dict(study.arms)[arm] for arm in known}
     record["seeds"] = sorted({*seeds, *before.get("seeds", [])})
-    write(path, json.dumps(record, indent=1) + "\n")
+    files.write(path, json.dumps(record, indent=1) + "\n")
 
 
 def _study_there(path: pathlib.Path) -> dict:

@@ -7,12 +7,10 @@ import os
 import pathlib
 import platform
 import subprocess
-import time
 from collections.abc import Callable
 from typing import Any
 
-from experiments import lock
-from moe import registry
+from moe import files, registry
 
 ELSEWHERE = "checkpoints.txt"  # in the folder of a run whose checkpoints are not there
 DIVERGED = "diverged.txt"  # in the folder of a run that stopped for a number that is not finite
@@ -62,7 +60,7 @@ def run_task(
             run_one(task, seed, dataset, lambda row, seed=seed: on_log(seed, row), stop)
         except FloatingPointError as error:
             if is_first():
-                write(task.directory(seed) / DIVERGED, f"{error}\n")
+                files.write(task.directory(seed) / DIVERGED, f"{error}\n")
             on_log(seed, {"kind": "diverged", "message": str(error)})
         except Stopped as stopped:
             on_log(seed, {"kind": "stopped", "step": stopped.step})
@@ -98,17 +96,17 @@ def run_one(
     with contextlib.ExitStack() as held:
         if is_first():
             # Processes of a killed run may be about to die.
-            held.enter_context(lock.hold(directory, patience_s=60))
-            write(directory / "experiment.txt", text)
-            write(directory / "tokenizer.json", dataset.tokenizer.json)
+            held.enter_context(files.hold(directory, patience_s=60, called="--workdir"))
+            files.write(directory / "experiment.txt", text)
+            files.write(directory / "tokenizer.json", dataset.tokenizer.json)
             (directory / DIVERGED).unlink(missing_ok=True)
             if task.checkpoints:
-                write(directory / ELSEWHERE, f"{task.checkpoints}\n")
+                files.write(directory / ELSEWHERE, f"{task.checkpoints}\n")
         place = task.checkpoint_directory(seed)
         trained = train(experiment, dataset, directory, text, on_log, stop, watch, place)
         if is_first():
             result = _result(task, experiment, dataset, trained)
-            write(directory / "result.json", json.dumps(result, indent=1) + "\n")
+            files.write(directory / "result.json", json.dumps(result, indent=1) + "\n")
     on_log({"kind": "finished", "message": goodput.line(trained.seconds)})
 
 
@@ -212,10 +210,3 @@ def _peak_memory() -> int:
     import resource  # not on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def write(path: pathlib.Path, text: str) -> None:
-    """Writes whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.{time.monotonic_ns()}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

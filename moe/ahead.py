@@ -12,6 +12,7 @@ from typing import Any
 
 from moe import compiled, cost
 from moe.experiment import Experiment
+from moe.files import words
 from moe.mesh import Mesh, in_use
 from moe.registry import Mistake, no_such
 
@@ -81,7 +82,7 @@ def slice_devices(target: str) -> list[Any]:
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=target).devices
     except Exception as error:  # of a type that differs between versions
-        reason = " ".join(str(error).split())
+        reason = words(error)
         raise Mistake(f"--compile-for={target}: libtpu knows no such slice: {reason}") from error
 
 

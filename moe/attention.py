@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from moe.params import Params
 from moe.registry import Mistake
-from moe.routing import Params
 
 
 def rotate(x_BLHA: jax.Array, base: float) -> jax.Array:

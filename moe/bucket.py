@@ -14,8 +14,8 @@ from typing import Any
 
 from etils import epath
 
+from moe.files import Failed, numbers, one_line
 from moe.registry import Mistake
-from moe.store import Failed, numbers, one_line
 
 COMMITTED = "commit_success.txt"
 

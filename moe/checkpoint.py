@@ -25,10 +25,11 @@ from moe.checkpoint_format import (
     read_record,
     seal,
 )
-from moe.checksum import checksums, names
+from moe.checksum import checksums
+from moe.files import Failed, one_line
 from moe.mesh import is_first
+from moe.params import names
 from moe.registry import Mistake
-from moe.store import Failed, one_line
 
 
 class Checkpoints:

@@ -15,9 +15,11 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from moe.bucket import Bucket
-from moe.checksum import checksums, names
+from moe.checksum import checksums
+from moe.files import one_line
+from moe.params import names
 from moe.registry import Mistake, identity
-from moe.store import Folder, one_line
+from moe.store import Folder
 
 FORMAT = 2  # 1 had no record; raise it when a reader of the older one would be wrong
 SEAL = "files.json"  # SHA-256 of every other file

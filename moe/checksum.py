@@ -5,7 +5,6 @@ one to one, and summed modulo 2^32. So a change of one element is always seen, a
 with a chance of 1 - 2^-32, and a sharded leaf needs no gathering: its shards' sums add up.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,13 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from moe.params import mixed, names
+
 _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
-
-
-def names(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
-    """The path of each leaf, as "params/layers/w_in_EDF", in the order of jax.tree.leaves."""
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)]
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path in paths]
 
 
 def checksums(tree: Any) -> tuple[dict[str, int], list[str]]:
@@ -48,11 +43,4 @@ def _checksum(leaf: jax.Array) -> jax.Array:
     for axis in reversed(range(word.ndim)):
         place += lax.broadcasted_iota(jnp.uint32, word.shape, axis) * np.uint32(stride % 2**32)
         stride *= word.shape[axis]
-    return jnp.sum(_mix(word ^ _mix(place)), dtype=jnp.uint32)
-
-
-def _mix(word: jax.Array) -> jax.Array:
-    """fmix32 of MurmurHash3 (Appleby 2011, public domain)."""
-    word = (word ^ (word >> 16)) * jnp.uint32(0x85EBCA6B)
-    word = (word ^ (word >> 13)) * jnp.uint32(0xC2B2AE35)
-    return word ^ (word >> 16)
+    return jnp.sum(mixed(word ^ mixed(place)), dtype=jnp.uint32)

@@ -10,6 +10,7 @@ import jax
 
 from moe.experiment import Experiment
 from moe.model import Transformer
+from moe.params import split_state
 from moe.registry import Mistake
 
 
@@ -73,8 +74,7 @@ def _size(init, *sizes: int) -> int:
     if init is None:
         return 0
     shapes = jax.eval_shape(lambda: init(jax.random.key(0), *sizes))  # touches no device
-    learned = {name: leaf for name, leaf in shapes.items() if name != "state"}
-    return sum(leaf.size for leaf in jax.tree.leaves(learned))
+    return sum(leaf.size for leaf in jax.tree.leaves(split_state(shapes)[0]))
 
 
 def flops_by_part(model: Transformer, length: int, tokens: int) -> dict[str, float]:

@@ -14,7 +14,7 @@ from moe import sharding
 from moe.analysis import load
 from moe.experiment import Experiment
 from moe.model import Transformer
-from moe.routing import Params
+from moe.params import Params
 
 
 @dataclasses.dataclass(frozen=True)

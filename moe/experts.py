@@ -10,8 +10,8 @@ from typing import ClassVar, Protocol
 import jax
 import jax.numpy as jnp
 
+from moe.params import Params
 from moe.registry import Mistake
-from moe.routing import Params
 
 Product = Callable[[jax.Array, jax.Array], jax.Array]
 

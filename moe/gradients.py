@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.struct
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,7 +16,7 @@ import optax
 from moe import sharding
 from moe.experiment import Experiment
 from moe.losses import Terms
-from moe.routing import Params
+from moe.params import Params, merge_state
 
 
 @flax.struct.dataclass
@@ -40,20 +39,6 @@ class Metrics:
     load_NE: jax.Array | None
     dropped_N: jax.Array | None
     stats: tuple[Terms, ...] = ()
-
-
-def split_state(params: Params) -> tuple[Params, Params]:
-    """Splits parameters into what gradients move and what lies under a key "state"."""
-    flat = flax.traverse_util.flatten_dict(params, keep_empty_nodes=True)
-    learned = {path: leaf for path, leaf in flat.items() if "state" not in path}
-    state = {path: leaf for path, leaf in flat.items() if "state" in path}
-    return tuple(map(flax.traverse_util.unflatten_dict, (learned, state)))
-
-
-def merge_state(learned: Params, state: Params) -> Params:
-    """Undoes `split_state`."""
-    flat = (flax.traverse_util.flatten_dict(p, keep_empty_nodes=True) for p in (learned, state))
-    return flax.traverse_util.unflatten_dict({**next(flat), **next(flat)})
 
 
 def loss_fn(

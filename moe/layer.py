@@ -14,9 +14,10 @@ from moe.dispatch.parallel import dispatch_here, serve
 from moe.dispatch.ragged import Ragged
 from moe.experts import Experts, NullExperts, SharedExpert, SwiGLU
 from moe.losses import Terms
+from moe.params import Params
 from moe.registry import Mistake
 from moe.routers.top_k import TopK
-from moe.routing import Choices, Mix, Params, Plan, Router, Slots
+from moe.routing import Choices, Mix, Plan, Router, Slots
 
 
 @flax.struct.dataclass

@@ -12,6 +12,7 @@ import time
 import jax
 
 from moe.bucket import Bucket
+from moe.files import write
 from moe.store import Folder
 
 NAME = "metrics.jsonl"
@@ -55,9 +56,7 @@ class MetricsLog:
         kept = max(
             ([row for row in rows if row["step"] <= resume_step] for rows in self._found()), key=len
         )
-        part = self.path.with_suffix(".part")
-        part.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        os.replace(part, self.path)
+        write(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self.path.open("a", encoding="utf-8")
         self._sinks = [_Events(directory / "tensorboard", resume_step + 1)]
         if watch.wandb:

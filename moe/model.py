@@ -18,8 +18,9 @@ from moe.flax_host import LinenMoE
 from moe.layer import Aux, MoE
 from moe.layout import Layout
 from moe.losses import Terms
+from moe.params import Params
 from moe.registry import Mistake
-from moe.routing import Params, Router
+from moe.routing import Router
 
 
 class DenseFFN(nn.Module):

@@ -20,10 +20,11 @@ from moe.kernels.blocked import Blocked
 from moe.kernels.contract import Groups
 from moe.kernels.grouped import PerPlatform, grouped_product
 from moe.layer import MoE
+from moe.params import Params
 from moe.registry import Mistake
 from moe.routers.hash import Hash
 from moe.routers.tables import Table
-from moe.routing import Choices, Params, Plan, Router
+from moe.routing import Choices, Plan, Router
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import dataclasses
 from typing import ClassVar, Protocol
 
-import jax
 import optax
 
+from moe.params import decayed
 from moe.registry import Mistake
 
 
@@ -125,8 +125,3 @@ class Optimizer:
             if not 0 <= getattr(self, name) < 1:
                 raise Mistake(f"{path}.{name}={getattr(self, name)}: must be in [0, 1)")
         self.schedule.check(f"{path}.schedule")
-
-
-def decayed(params) -> object:
-    """Which leaves weight decay shrinks: those named w_* (matrices), not norms or embeddings."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key.startswith("w_"), params)

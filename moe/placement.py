@@ -11,8 +11,8 @@ import numpy as np
 
 from moe.dispatch.placed import Placed, hold
 from moe.model import Transformer, map_parts
+from moe.params import Params
 from moe.registry import Mistake
-from moe.routing import Params
 
 
 def pack(weight_X: np.ndarray, packs: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,9 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from moe.losses import NoLosses, Terms
+from moe.params import Params
 from moe.registry import Mistake
-
-Params = Any  # a nested dict of arrays; the subtree under a key "state" is never differentiated
 
 
 @flax.struct.dataclass

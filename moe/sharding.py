@@ -6,12 +6,13 @@ anything, so the same code runs on one device.
 """
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+
+from moe.params import letters, map_named
 
 DATA, FSDP, EXPERT, TENSOR = AXES = ("data", "fsdp", "expert", "tensor")
 BATCH_AXES = (DATA, FSDP, EXPERT)  # a batch is split over all of these
@@ -26,7 +27,6 @@ TABLE = {
     "V": (TENSOR,),
     "D": (FSDP,),
 }
-WHOLE = ("router", "null")  # parameters under these keys lie whole on every device: all read them
 
 
 def sizes() -> dict[str, int]:
@@ -77,14 +77,11 @@ def specs(tree: Any, without: tuple[str, ...] = ()) -> Any:
     Optimizer slots have the names of their parameters. A name without letters stays whole.
     """
 
-    def of(path, leaf):
-        names = [str(getattr(key, "key", getattr(key, "name", ""))) for key in path]
-        found = re.search(r"_([A-Z][A-Z0-9]*)$", names[-1]) if names else None
-        if found is None or set(names) & set(WHOLE):
-            return jax.P()
-        return spec(found[1], leaf.shape, without)
+    def of(name, leaf):
+        found = letters(name)
+        return spec(found, leaf.shape, without) if found else jax.P()
 
-    return jax.tree_util.tree_map_with_path(of, tree)
+    return map_named(of, tree)
 
 
 def constrain(array: jax.Array, letters: str) -> jax.Array:

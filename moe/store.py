@@ -1,16 +1,12 @@
 """Where checkpoints lie: folders of files, each under a name. `moe.bucket` has the same methods."""
 
-import hashlib
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable
+
+from moe.files import digest, numbers
 
 SCHEME = "gs://"
-
-
-class Failed(OSError):
-    """What the machine or a service did not do; one line that names the place."""
 
 
 class Folder:
@@ -58,8 +54,7 @@ class Folder:
         found = {}
         for file, kind in kinds.items():
             if (self.path / str(name) / file).is_file():
-                with (self.path / str(name) / file).open("rb") as stream:
-                    found[file] = hashlib.file_digest(stream, kind).hexdigest()
+                found[file] = digest(self.path / str(name) / file, kind)
         return found
 
     def read(self, name: object, file: str) -> str:
@@ -83,17 +78,6 @@ class Folder:
     def rename(self, name: object, other: str) -> None:
         """Gives a folder another name."""
         (self.path / str(name)).rename(self.path / other)
-
-
-def numbers(names: Iterable[str]) -> list[int]:
-    """The names that are whole numbers, in order."""
-    return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
-
-
-def one_line(error: Exception) -> str:
-    """The kind and the first words of an error."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}{'...' * (len(text) > 160)}".rstrip(": ")
 
 
 def at(path: str | os.PathLike):

@@ -11,9 +11,10 @@ import optax
 
 from moe import sharding
 from moe.experiment import Experiment
-from moe.gradients import Metrics, gradients, merge_state, split_state
+from moe.gradients import Metrics, gradients
 from moe.model import map_routers
-from moe.routing import Corpus, Params
+from moe.params import Params, merge_state, split_state
+from moe.routing import Corpus
 
 
 @flax.struct.dataclass

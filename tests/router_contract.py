@@ -10,8 +10,8 @@ import numpy as np
 from moe import registry
 from moe.dispatch.oracle import Oracle
 from moe.experts import NullExperts, SharedExpert, SwiGLU
-from moe.gradients import split_state
 from moe.layer import MoE
+from moe.params import split_state
 from moe.routing import Choices, Corpus, Mix, Slots
 
 B, L, D, E, V = 4, 16, 8, 16, 40

@@ -128,7 +128,8 @@ def test_memory_estimate_is_near_the_compiled_training_step():
 
 
 def _state(experiment):
-    from moe.train import TrainState, split_state
+    from moe.params import split_state
+    from moe.train import TrainState
 
     params = experiment.model.init(jax.random.key(0), jnp.zeros((1, 8), jnp.int32))["params"]
     transformation = experiment.optimizer.transformation(experiment.train.steps)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from moe.data import Data, loader, sources, tokens
 from moe.data.documents import Document, stable_hash
+from moe.files import hold
 
 L = 8
 DATA = Data(tokenizer="bytes", sequence_length=L, held_out_windows=5)
@@ -226,7 +228,7 @@ def test_loading_waits_for_the_process_that_prepares(dataset, data_dir):
         loader.load(DATA, 257, data_dir, some_documents())
         done.set()
 
-    with sources.lock(root):
+    with hold(root, math.inf):
         thread = threading.Thread(target=load)
         thread.start()
         assert not done.wait(0.5)

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import subprocess
 import tarfile
 import threading
@@ -9,8 +10,10 @@ import zipfile
 
 import pytest
 
+from moe import files
 from moe.data import sources
 from moe.data.sources import Package, SourceError
+from moe.files import hold
 
 
 def wheel(folder, name="tinytext", version="1.0", files=None):
@@ -138,9 +141,9 @@ def test_root_is_the_argument_then_the_variable_then_home(tmp_path, monkeypatch)
 
 def test_write_leaves_the_old_file_when_it_fails(tmp_path):
     path = tmp_path / "a.json"
-    sources.write(path, b"old")
+    files.write(path, b"old")
     with pytest.raises(TypeError):
-        sources.write(path, "not bytes")
+        files.write(path, 3)
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
@@ -150,10 +153,10 @@ def test_the_lock_makes_the_second_wait(tmp_path):
 
     def second():
         entered.set()
-        with sources.lock(tmp_path):
+        with hold(tmp_path, math.inf):
             order.append("second")
 
-    with sources.lock(tmp_path):
+    with hold(tmp_path, math.inf):
         thread = threading.Thread(target=second)
         thread.start()
         entered.wait()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from synthetic_data import SyntheticDataset
 
-from moe import compiled, mesh, sharding, train
+from moe import compiled, mesh, params, sharding, train
 from moe.attention import Attention
 from moe.data import Data
 from moe.dispatch.all_to_all import AllToAll
@@ -124,7 +124,7 @@ def assert_same(got, want):
                      other.losses)  # fmt: skip
         for name in ("load_NE", "dropped_N"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
-    fixed, same = (train.split_state(state.params)[1] for state, _ in (got, want))
+    fixed, same = (params.split_state(state.params)[1] for state, _ in (got, want))
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-7), fixed, same)
     # Adam divides by the gradient's size: where that is near 0, rounding moves a step's direction.
     jax.tree.map(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from synthetic_data import SyntheticDataset
 
-from moe import train
+from moe import params, train
 from moe.attention import Attention
 from moe.data import Data
 from moe.experiment import Experiment, Train
@@ -58,7 +58,7 @@ def test_microbatches_and_devices_give_the_loss_gradient_and_update_of_one_batch
     batch = jax.tree.map(jnp.asarray, DATASET.batch(0, 0, 8))
     whole = experiment(router)
     params = train.init(whole, DATASET.corpus).params
-    learned, fixed = train.split_state(params)
+    learned, fixed = params.split_state(params)
     rng = jax.random.key(0)
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -68,8 +68,8 @@ def test_microbatches_and_devices_give_the_loss_gradient_and_update_of_one_batch
         def update(p, n):
             return router.update(p, metrics.load_NE[n], metrics.stats[n])
 
-        state = map_routers(train.merge_state(learned, fixed), update)
-        return grads, metrics.replace(metrics={}), train.split_state(state)[1]
+        state = map_routers(params.merge_state(learned, fixed), update)
+        return grads, metrics.replace(metrics={}), params.split_state(state)[1]
 
     want = run(whole, learned, fixed, batch)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -94,7 +94,7 @@ def test_a_sequence_scope_is_not_the_batch():
     found = []
     for scope in ("batch", "sequence"):
         run = experiment(TopK(k=2, losses=Losses(load_balance=0.5, z_loss=0.0, scope=scope)))
-        learned, fixed = train.split_state(train.init(run, DATASET.corpus).params)
+        learned, fixed = params.split_state(train.init(run, DATASET.corpus).params)
         gradients = jax.jit(train.gradients, static_argnums=0)
         metrics = gradients(run, learned, fixed, batch, jax.random.key(0))[1]
         found.append(float(metrics.loss - metrics.nats))

@@ -80,7 +80,7 @@ def test_a_loss_is_averaged_over_the_layers_that_have_it():
     params = jax.jit(layered.init)(jax.random.key(0), ids)["params"]
     _, reports = jax.jit(layered.apply)({"params": params}, DATASET.batch(0, 0, 2).id_BL)
     assert [set(losses) for losses in reports.losses] == [set(), *[{"load_balance", "z_loss"}] * 2]
-    learned, fixed = train.split_state(params)
+    learned, fixed = params.split_state(params)
     run = Experiment(layered, Data(sequence_length=16), train=Train(batch=2))
     batch = DATASET.batch(0, 0, 2)
     gradients = jax.jit(train.gradients, static_argnums=0)

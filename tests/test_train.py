@@ -10,7 +10,7 @@ import optax
 import pytest
 from synthetic_data import SyntheticDataset
 
-from moe import loop, metrics, train
+from moe import loop, metrics, params, train
 from moe.analysis import load
 from moe.attention import Attention
 from moe.data import Data
@@ -19,7 +19,8 @@ from moe.experiment import Experiment, Train
 from moe.experts import SwiGLU
 from moe.layer import MoE
 from moe.model import Transformer
-from moe.optimizer import Optimizer, WarmupCosine, WarmupStableDecay, decayed
+from moe.optimizer import Optimizer, WarmupCosine, WarmupStableDecay
+from moe.params import decayed
 from moe.routers.hash import BALANCED
 from moe.routers.top_k import TopK
 
@@ -111,13 +112,13 @@ def test_another_experiment_in_the_folder_is_refused(finished):
 def test_training_learns_and_leaves_state_alone(router):
     run = experiment(router, steps=60)
     state = train.init(run, DATASET.corpus)
-    fixed = jax.tree.map(np.array, train.split_state(state.params)[1])
+    fixed = jax.tree.map(np.array, params.split_state(state.params)[1])
     losses = []
     for step in range(60):
         state, found = train.train_step(run, state, DATASET.batch(0, step, 4))
         losses.append(float(found.nats))
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.3
-    same(train.split_state(state.params)[1], fixed)
+    same(params.split_state(state.params)[1], fixed)
     assert int(state.step) == 60
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe.data.sources import SourceError
+from moe.files import one_line
 from moe.registry import no_such
 
 # NAME, NAME/CONFIG, NAME:VERSION or NAME/CONFIG:VERSION
@@ -172,7 +173,7 @@ def prepare(name: str) -> Path:
         )
         raise SourceError(f"data prepare {name}: {known.partition(' (valid')[0]}") from error
     except Exception as error:  # of many libraries: network, disk, TensorFlow, Beam
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = one_line(error, 300)
         needs = "; most sets need TensorFlow to be prepared, c4 and wiki40b also apache-beam"
         raise SourceError(f"data prepare {name}: {reason}{needs}") from error
     return Path(builder.data_path)

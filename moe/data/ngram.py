@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from absl import logging
 
-from moe.data import sources
+from moe import files
 from moe.data.loader import Dataset
 from moe.registry import Mistake
 
@@ -152,7 +152,7 @@ def baselines(dataset: Dataset) -> dict:
         rows[desk] = -np.log(one_V[batch.target_BL]), -np.log(five_BL)
     nats = _means(list(rows.values()))
     nats["by_desk"] = {desk: _means([pair]) for desk, pair in rows.items()}
-    sources.write(path, json.dumps({"fingerprint": dataset.fingerprint, "nats": nats}).encode())
+    files.write(path, json.dumps({"fingerprint": dataset.fingerprint, "nats": nats}).encode())
     return nats
 
 

@@ -3,9 +3,6 @@
 The list, with licences, is in SOURCES.md beside this file.
 """
 
-import contextlib
-import fcntl
-import hashlib
 import importlib.util
 import os
 import subprocess
@@ -19,6 +16,7 @@ from pathlib import Path
 
 from absl import logging
 
+from moe.files import digest
 from moe.registry import Mistake
 
 
@@ -74,36 +72,6 @@ def root(data_dir: str | os.PathLike | None = None) -> Path:
     except OSError as error:
         raise SourceError(f"data_dir={path}: cannot be written: {error.strerror}") from error
     return path.resolve()
-
-
-@contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Holds the folder for this process; another process waits. Freed when the process dies."""
-    with open(folder / ".lock", "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logging.info("waiting for another process that prepares %s", folder)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def write(path: Path, content: bytes) -> None:
-    """Writes the whole file or nothing: a reader never sees half of it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fetch(folder: Path, packages: tuple[Package, ...] = PACKAGES) -> dict[str, Path]:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from moe.data import sources, tokenizer
+from moe import files
+from moe.data import tokenizer
 from moe.registry import Mistake
 
 CHECKED = 2**30  # bytes: of a longer file only the length is checked when it is opened
@@ -72,14 +73,14 @@ def write(
       corpus: its fingerprint.
       limit: documents of each part of each split, at most.
     """
-    sources.write(folder / "tokenizer.json", coder.json.encode())
+    files.write(folder / "tokenizer.json", coder.json.encode())
     index = {"corpus": corpus, "tokenizer": coder.fingerprint}
     index |= {"desks": text.desks, "classes": text.classes, "splits": {}}
     for split, parts in text.splits.items():
         chunks = (chunk for rows in parts for chunk in limited(rows, limit))
         count_V = _write_split(folder, split, chunks, coder)
         names = [f"{split}.npy", f"{split}-documents.npz"]
-        index["splits"][split] = [sources.digest(folder / name) for name in names]
+        index["splits"][split] = [files.digest(folder / name) for name in names]
         if split == "train":
             index["count"] = count_V.tolist()
     (folder / "index.json").write_text(json.dumps(index))
@@ -159,6 +160,6 @@ def _read_split(folder: Path, split: str, tokens: str, documents: str) -> Split:
 
 
 def _checked(path: Path, sha256: str, opened: Callable):
-    if path.stat().st_size <= CHECKED and sources.digest(path) != sha256:
+    if path.stat().st_size <= CHECKED and files.digest(path) != sha256:
         raise Mistake(f"{path.name} is not the file that was written")
     return opened(path)

@@ -13,6 +13,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from moe.files import words
 from moe.registry import Mistake
 
 RUN = 1000  # characters without a break between words
@@ -84,7 +85,7 @@ def read(path: Path) -> Tokenizer:
     except OSError as error:
         raise Mistake(f"{path}: cannot be read: {error.strerror}") from error
     except Exception as error:  # the library raises bare Exceptions
-        raise Mistake(f"{path}: is not a tokeniser ({' '.join(str(error).split())})") from error
+        raise Mistake(f"{path}: is not a tokeniser ({words(error)})") from error
 
 
 BYTES = json.dumps({"type": "bytes"})

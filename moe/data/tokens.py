@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -21,6 +22,7 @@ from absl import logging
 
 from moe.data import FOLDER, TFDS, Data, catalogue, documents, folder, sources, store, tokenizer
 from moe.data.documents import Document
+from moe.files import hold
 
 CORPUS = Path("desk_corpus") / documents.VERSION  # where TFDS puts corpus.DeskCorpus
 FORMAT = 2  # of the files that `store` writes
@@ -36,7 +38,7 @@ def prepare(
     """
     if given is None and data.source.startswith(TFDS):
         sets = [catalogue.find(name) for name in data.source.removeprefix(TFDS).split("+")]
-        with sources.lock(root):
+        with hold(root, math.inf):
             fingerprint = catalogue.fingerprint(sets)
             return _tokens(data, vocab_size, root, fingerprint, lambda: catalogue.read(sets))
     if given is not None:
@@ -70,7 +72,7 @@ def _prepared(
     pinned: str | None,
 ) -> store.Tokens:
     """Tokens of the documents that `read` gives, through a TFDS corpus in `root`."""
-    with sources.lock(root):
+    with hold(root, math.inf):
         corpus = root / CORPUS
         fingerprint = _fingerprint(corpus)
         if fingerprint is None or pinned not in (None, fingerprint):

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from moe.experts import Experts, batched_product
+from moe.params import Params
 from moe.registry import Mistake
-from moe.routing import Mix, Params, Plan, Slots, check_capacity
+from moe.routing import Mix, Plan, Slots, check_capacity
 from moe.sharding import EXPERT
 
 

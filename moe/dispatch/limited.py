@@ -12,7 +12,8 @@ from moe.dispatch.parallel import Parallel
 from moe.dispatch.ragged import Ragged
 from moe.dispatch.ring import Ring
 from moe.experts import Experts
-from moe.routing import Choices, Params, check_capacity
+from moe.params import Params
+from moe.routing import Choices, check_capacity
 
 
 @dataclasses.dataclass(frozen=True)

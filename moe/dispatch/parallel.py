@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from moe import sharding
 from moe.dispatch.contract import Dispatch, Stats
 from moe.experts import Experts
+from moe.params import Params
 from moe.registry import Mistake
-from moe.routing import Choices, Params, Plan
+from moe.routing import Choices, Plan
 from moe.sharding import EXPERT, FSDP, TENSOR
 
 Serve = Callable[[Params, Plan, jax.Array], tuple[jax.Array, Stats]]

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.contract import Dispatch
 from moe.dispatch.parallel import load
+from moe.params import Params
 from moe.registry import Mistake
-from moe.routing import Choices, Params, Plan
+from moe.routing import Choices, Plan
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moe.params import Params
 from moe.registry import Mistake
 from moe.routers.keys import Key, Next, NGram, Position, Previous, Token
 from moe.routers.scores import Score, Softmax
 from moe.routers.tables import BalancedTable, ClusteredTable, DispersedTable, RandomTable, Table
 from moe.routers.top_k import product, take
-from moe.routing import Choices, Params, Router, Routing, check_choices
+from moe.routing import Choices, Router, Routing, check_choices
 
 
 class Gate(Protocol):

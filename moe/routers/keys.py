@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moe.params import mixed
 from moe.registry import Mistake
 from moe.routing import Corpus
 
@@ -92,7 +93,7 @@ class NGram(Key):
         """Multiplies and mixes (32-bit, wrapping); missing ids count as "none"."""
         hashed_BL = jnp.full(id_BL.shape, np.uint32(self.salt ^ 0x9E3779B9), jnp.uint32)
         for back in reversed(range(self.n)):
-            hashed_BL = _mix(hashed_BL ^ shifted(id_BL + 1, back).astype(jnp.uint32))
+            hashed_BL = mixed(hashed_BL ^ shifted(id_BL + 1, back).astype(jnp.uint32))
         return (hashed_BL % np.uint32(self.buckets)).astype(jnp.int32)
 
     def check(self, path):
@@ -158,10 +159,3 @@ def shifted(value_BL: jax.Array, by: int) -> jax.Array:
     """value[..., l - by], and 0 where there is none."""
     L = value_BL.shape[-1]
     return jnp.pad(value_BL, ((0, 0), (by, 0)))[:, :L]
-
-
-def _mix(h: jax.Array) -> jax.Array:
-    """The finaliser of MurmurHash3 (public domain): every input bit moves every output bit."""
-    h = (h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-    h = (h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35)
-    return h ^ (h >> np.uint32(16))

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 
 from moe import sharding
 from moe.losses import Losses, check_weight
+from moe.params import Params
 from moe.registry import Mistake
 from moe.routers.noise import FixedNoise, Gumbel, Jitter, LearnedNoise, Noise, NoNoise
 from moe.routers.scores import Score, Sigmoid, Softmax
-from moe.routing import Choices, Params, Router, Routing, check_choices
+from moe.routing import Choices, Router, Routing, check_choices
 
 
 @dataclasses.dataclass(frozen=True)
