@@ -3,12 +3,12 @@
 python -m experiments run dense_topk_hash --size=small --workdir=runs/small
 """
 
-from moe.attention import Attention
-from moe.data import Data
+from moe.data.data import Data
 from moe.experiment import Experiment, Train
-from moe.experts import SwiGLU
-from moe.model import Transformer
-from moe.optimizer import Optimizer
+from moe.experts.feed_forward import SwiGLU
+from moe.model.attention import Attention
+from moe.model.transformer import Transformer
+from moe.optimizer.adamw import Optimizer
 
 
 def config() -> Experiment:

@@ -14,6 +14,7 @@ from experiments import benchmarks, commands, huge_pages, options
 from experiments.interrupts import Interrupted
 from experiments.mistakes import is_mistake, line
 from experiments.request import Request, checkpoints, parse_name, request, resolve, watch
+from moe.devices import processes
 from moe.registry import Mistake, no_such
 
 
@@ -72,7 +73,7 @@ def _run(words: Sequence[str]) -> None:
     place = checkpoints(options.CHECKPOINTS.value)
     mesh = _mesh(asked)
     from experiments import run
-    from moe.mesh import is_first
+    from moe.devices.processes import is_first
 
     run.run(*asked, jobs=options.JOBS.value, mesh=mesh, checkpoints=place, **watched)
     if is_first():
@@ -89,14 +90,14 @@ def _mesh(asked: Request):
             return None
     if options.JOBS.present:
         raise Mistake(f"--jobs={options.JOBS.value}: on a mesh the arms run one after the other")
-    from moe import mesh
+    from moe.devices import mesh
 
     text = options.MESH.value or "auto"
     experiments = resolve(asked.study, asked.arms, asked.size, asked.overrides)
     if text != "auto":
         mesh.choose(text, experiments, None)
     if options.COORDINATOR.value is not None:
-        mesh.join(*(flag.value for flag in options.TOGETHER))
+        processes.join(*(flag.value for flag in options.TOGETHER))
     alone = options.COORDINATOR.value is None
     return mesh.provide(text, experiments, 1 if alone else options.NUM_PROCESSES.value)
 
@@ -121,7 +122,7 @@ def _diff(words: Sequence[str]) -> None:
 def _data(words: Sequence[str]) -> None:
     if words[0] != "prepare":
         raise Mistake(f"data {words[0]}: {no_such('action', words[0], ['prepare'])}")
-    from moe.data import catalogue
+    from moe.data.sources import catalogue
 
     print(f"prepared: {catalogue.prepare(words[1])}")
 

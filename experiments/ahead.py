@@ -15,7 +15,8 @@ def sheet(
 ) -> str:
     """A paragraph for each arm: bytes on a device, whether they fit, collectives and FLOPs."""
     experiments = resolve(study, arms, size, overrides)
-    from moe import ahead, mesh
+    from moe.devices import mesh
+    from moe.training import ahead
 
     if mesh_text != "auto":
         mesh.choose(mesh_text, experiments, None)
@@ -28,7 +29,7 @@ def sheet(
 
 
 def _lines(report) -> list[str]:
-    from moe import compiled
+    from moe.cost import compiled
 
     word = "fits" if report.fits else "DOES NOT FIT"
     total, capacity = _mebibytes(report.total), _mebibytes(report.capacity)

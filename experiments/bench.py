@@ -33,8 +33,8 @@ def step(
 
     from experiments import bench_parts
     from experiments.request import resolve
-    from moe import train
     from moe.data.loader import load
+    from moe.training import step
 
     study = registry.lookup("study", study_name)
     experiments = resolve(study_name, arms, size, overrides)
@@ -43,7 +43,7 @@ def step(
     base = experiments[study.baseline]
     dataset = load(base.data, base.model.vocab_size)
     batches = dataset.stream(0, 0, base.train.batch)
-    states = {arm: train.init(e, dataset.corpus) for arm, e in experiments.items()}
+    states = {arm: step.init(e, dataset.corpus) for arm, e in experiments.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ["data", *experiments]}
     for repeat in range(repeats + 2):
         tick = time.perf_counter()
@@ -51,7 +51,7 @@ def step(
         took = {"data": time.perf_counter() - tick}
         for arm, experiment in experiments.items():
             tick = time.perf_counter()
-            states[arm], metrics = train.train_step(experiment, states[arm], batch)
+            states[arm], metrics = step.train_step(experiment, states[arm], batch)
             jax.block_until_ready((states[arm], metrics))
             took[arm] = time.perf_counter() - tick
         if repeat >= 2:  # the first compiles, the second still warms up
@@ -86,7 +86,7 @@ def save(
 def _print(rows: list[dict], experiments: dict, base, title: str, repeats: int) -> None:
     import jax
 
-    from moe import cost
+    from moe.cost import account
 
     length = base.data.sequence_length
     tokens = base.train.batch * length
@@ -96,7 +96,7 @@ def _print(rows: list[dict], experiments: dict, base, title: str, repeats: int) 
     for row in rows:
         arm, rate = row["arm"], ""
         if arm in experiments:
-            flops = 3 * tokens * cost.flops_per_token(experiments[arm].model, length)
+            flops = 3 * tokens * account.flops_per_token(experiments[arm].model, length)
             rate = f"{flops / row['median_s'] / 1e9:>8.1f}"
         quartiles = f"{row['low']:.2f} to {row['high']:.2f}"
         milliseconds = f"{row['median_s'] * 1e3:.2f} ms"
@@ -196,7 +196,7 @@ def _experts_call(sizes: Sizes):
     """A function without arguments: the forward pass of all experts, compiled once."""
     import jax
 
-    from moe.experts import SwiGLU
+    from moe.experts.feed_forward import SwiGLU
 
     B, L, D, E, F, k, _ = sizes
     experts = SwiGLU(F)

@@ -85,7 +85,8 @@ def _drops(one: Shape, skew: str, group: int) -> dict[str, float]:
     """Capacity factor -> share of the assignments that find no slot in their group."""
     import jax
 
-    from moe.routing import capacity, slot_rows
+    from moe.order import slot_rows
+    from moe.plan import capacity
 
     plans = _plans(one, skew, group)
     found = {}

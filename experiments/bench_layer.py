@@ -134,7 +134,7 @@ def _table(one: Shape, skew: str, repeats: int, dtype: str) -> list[dict]:
 
 def mechanisms() -> list[str]:
     """The dispatchers for one device; the oracle is no mechanism, and `auto` takes another's."""
-    from moe.dispatch.parallel import Parallel
+    from moe.dispatch.limited import Parallel
 
     names = [name for name in registry.names("dispatch") if name not in ("oracle", "auto")]
     return [n for n in names if not isinstance(registry.lookup("dispatch", n), Parallel)]
@@ -145,7 +145,7 @@ def make_plan(one: Shape, skew: str):
     import jax
     import jax.numpy as jnp
 
-    from moe.routing import Choices
+    from moe.plan import Choices
 
     expert_E = jnp.arange(one.E)
     bias_E = {
@@ -200,7 +200,7 @@ def layer_inputs(one: Shape, width: int, E: int, dtype: str):
     """SwiGLU experts of that width, their parameters, and the tokens."""
     import jax
 
-    from moe.experts import SwiGLU
+    from moe.experts.feed_forward import SwiGLU
 
     def init(key):
         return jax.tree.map(lambda a: a.astype(dtype), experts.init(key, E, one.D))

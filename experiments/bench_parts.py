@@ -58,7 +58,7 @@ def _calls(experiment, dataset) -> dict[str, tuple[Callable, int]]:
     """Part -> a call without arguments, and how often a step makes it."""
     import jax
 
-    from moe.experts import apply_one
+    from moe.experts.contract import apply_one
 
     model, A = experiment.model, experiment.train.accumulate
     B, L, D = experiment.train.batch // A, experiment.data.sequence_length, model.model_width
@@ -80,13 +80,13 @@ def _calls(experiment, dataset) -> dict[str, tuple[Callable, int]]:
 
 
 def _step(experiment, dataset) -> Callable:
-    from moe import train
+    from moe.training import step
 
     batch = dataset.batch(0, 0, experiment.train.batch)
-    state = [train.init(experiment, dataset.corpus)]
+    state = [step.init(experiment, dataset.corpus)]
 
     def step():
-        state[0], metrics = train.train_step(experiment, state[0], batch)
+        state[0], metrics = step.train_step(experiment, state[0], batch)
         return state[0], metrics
 
     return step
@@ -165,7 +165,7 @@ def _moe(experiment, x_BLD) -> dict[str, Callable]:
 
     def served(experts, x_GTD, plans):
         def group(plan, x_TD):
-            return moe.dispatch(plan, x_TD, moe.experts, experts, own)[0]
+            return moe.dispatch(plan, x_TD, moe.experts.feed_forward, experts, own)[0]
 
         if G == 1:
             return group(jax.tree.map(lambda a: a[0], plans), x_GTD[0])
@@ -176,5 +176,5 @@ def _moe(experiment, x_BLD) -> dict[str, Callable]:
     return {
         "routing": timed_calls(routing, learned, x_BLD)[1],
         "served": timed_calls(served, params["experts"], x_GTD, plan=plans)[1],
-        "experts": timed_calls(moe.experts, params["experts"], x_ECD)[1],
+        "experts": timed_calls(moe.experts.feed_forward, params["experts"], x_ECD)[1],
     }

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Collection, Sequence
 
 from experiments.request import parse_name, resolve
-from moe import registry
+from moe import fields, registry
 from moe.registry import Mistake
 
 TITLES = {
@@ -133,23 +133,22 @@ def study_directory(text: str) -> pathlib.Path:
 def arm_sheet(study_name: str, arm: str, size: str, overrides: Sequence[str]) -> str:
     """One experiment in full: fields, parameters, FLOPs per token by part, memory."""
     experiment = resolve(study_name, (arm,), size, overrides)[arm]
-    from moe import cost
+    from moe.cost import account
 
-    account = cost.account(experiment)
+    found = account.account(experiment)
     study = registry.lookup("study", study_name)
-    leaves = {path: _text(value) for path, value in registry.fields(experiment).items()}
+    leaves = {path: _text(value) for path, value in fields.fields(experiment).items()}
     lines = [f"{study_name}/{arm} --size={size}: {dict(study.arms)[arm]}", "", "fields"]
     lines += _aligned(leaves)
-    total, active = account.params_total, account.params_active
+    total, active = found.params_total, found.params_active
     lines += ["", f"parameters: {total:,} in all, {active:,} active for a token"]
-    lines += _aligned({part: f"{n:>14,}" for part, n in account.params_by_part.items()})
-    lines += ["", f"FLOPs per token, forward: {account.flops_per_token:,.0f} (dispatch apart)"]
+    lines += _aligned({part: f"{n:>14,}" for part, n in found.params_by_part.items()})
+    lines += ["", f"FLOPs per token, forward: {found.flops_per_token:,.0f} (dispatch apart)"]
     share = {
-        p: f"{n:>14,.0f} {n / account.flops_per_token:>6.1%}"
-        for p, n in account.flops_by_part.items()
+        p: f"{n:>14,.0f} {n / found.flops_per_token:>6.1%}" for p, n in found.flops_by_part.items()
     }
     lines += _aligned(share)
-    memory = account.memory_bytes
+    memory = found.memory_bytes
     lines += ["", f"memory in training: {_megabytes(sum(memory.values()))}"]
     lines += _aligned({part: f"{_megabytes(n):>14}" for part, n in memory.items()})
     return "\n".join([*lines, *_dispatch_lines(experiment)])
@@ -171,21 +170,21 @@ def _dispatch_lines(experiment) -> list[str]:
 def study_table(study_name: str, size: str, overrides: Sequence[str]) -> str:
     """All arms of a study side by side."""
     experiments = resolve(study_name, None, size, overrides)
-    from moe import cost
+    from moe.cost import account
 
     study = registry.lookup("study", study_name)
-    accounts = {arm: cost.account(experiment) for arm, experiment in experiments.items()}
+    accounts = {arm: account.account(experiment) for arm, experiment in experiments.items()}
     base = accounts[study.baseline].flops_per_token
     rows = [("arm", "parameters", "active", "FLOPs/token", f"/ {study.baseline}", "memory")]
-    for arm, account in accounts.items():
+    for arm, found in accounts.items():
         rows.append(
             (
                 arm,
-                f"{account.params_total:,}",
-                f"{account.params_active:,}",
-                f"{account.flops_per_token:,.0f}",
-                f"{account.flops_per_token / base:.3f}",
-                _megabytes(sum(account.memory_bytes.values())),
+                f"{found.params_total:,}",
+                f"{found.params_active:,}",
+                f"{found.flops_per_token:,.0f}",
+                f"{found.flops_per_token / base:.3f}",
+                _megabytes(sum(found.memory_bytes.values())),
             )
         )
     seeds = ", ".join(map(str, study.seeds))
@@ -219,7 +218,7 @@ def _fields_named(name: str, size: str) -> dict[str, object]:
     study, arms = parse_name(name)
     if arms is None:
         raise Mistake(f"diff {name}: must be STUDY/ARM or the folder of a run")
-    return registry.fields(resolve(study, arms, size, ())[arms[0]])
+    return fields.fields(resolve(study, arms, size, ())[arms[0]])
 
 
 def recorded(record: pathlib.Path) -> dict[str, object]:

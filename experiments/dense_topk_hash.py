@@ -6,6 +6,7 @@ attention, router and head counted.
 """
 
 from experiments.study import Study
+from moe.cost import widths
 
 
 def build(arm: str, size: str):
@@ -16,8 +17,8 @@ def build(arm: str, size: str):
     """
     import dataclasses
 
-    from moe import cost, registry
-    from moe.layer import MoE
+    from moe import registry
+    from moe.model.layer import MoE
     from moe.routers.top_k import TopK
 
     base = registry.lookup("size", size)()
@@ -26,7 +27,7 @@ def build(arm: str, size: str):
     def sparse(router, num_experts=8):
         moe = MoE(num_experts=num_experts, router=router, experts=dense.ffn)
         layers = tuple(range(dense.num_layers))
-        return cost.match_flops(dense.clone(moe=moe, moe_layers=layers), dense, length)
+        return widths.match_flops(dense.clone(moe=moe, moe_layers=layers), dense, length)
 
     models = {
         "dense": lambda: dense,
@@ -34,7 +35,7 @@ def build(arm: str, size: str):
         "top2": lambda: sparse(TopK(k=2), num_experts=16),
         "hash_random": lambda: sparse(registry.lookup("router", "hash_random")),
         "hash_balanced": lambda: sparse(registry.lookup("router", "hash_balanced")),
-        "dense_total": lambda: cost.match_parameters(dense, sparse(TopK(k=1))),
+        "dense_total": lambda: widths.match_parameters(dense, sparse(TopK(k=1))),
     }
     return dataclasses.replace(base, model=models[arm]())
 

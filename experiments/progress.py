@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from experiments.task import Task
-from moe.mesh import is_first
+from moe.devices.processes import is_first
 
 EVERY_S = 30  # between lines where there is no terminal
 
@@ -66,7 +66,7 @@ class Progress:
         """The line of a run: beside the bar, or for itself where there is no terminal."""
         if not self._told and row["tokens_per_s"] and row["mfu"] is None:
             self._told = True
-            self.say("MFU is left out: unknown device, no peak in moe/accelerators.py")
+            self.say("MFU is left out: unknown device, no peak in moe/cost/accelerators.py")
         text = progress_line(run, steps, row)
         if not self._bar.disable:
             self._bar.set_description(text)

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from moe import registry
+from moe import fields, registry
+from moe.checkpoint import places
 from moe.registry import Mistake
 
 _BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[^/\s#?*\[\]]+)+/?")
@@ -73,8 +74,8 @@ def _overridden(experiments: dict, assignment: str) -> dict:
     changed, missing = {}, []
     for arm, experiment in experiments.items():
         try:
-            changed[arm] = registry.override(experiment, path, text)
-        except registry.MissingField as error:
+            changed[arm] = fields.override(experiment, path, text)
+        except fields.MissingField as error:
             missing.append(error)
     if not changed:
         # An arm that has the parent knows the nearest name; one without it can only say so.
@@ -118,9 +119,8 @@ def checkpoints(given: str | None) -> str | None:
         return str(pathlib.Path(given).absolute())
     if not _BUCKET.fullmatch(given):
         raise Mistake(f"--checkpoints={given}: must be a folder or gs://BUCKET/PATH")
-    from moe import store
 
-    store.at(given).make()
+    places.at(given).make()
     return given.rstrip("/")
 
 

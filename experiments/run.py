@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from experiments import together, workers
 from experiments.request import resolve
 from experiments.task import ELSEWHERE, Task
-from moe import files, registry
-from moe.mesh import Mesh, in_use, is_first
+from moe import fields, files, registry
+from moe.devices.mesh import Mesh, in_use
+from moe.devices.processes import is_first
 from moe.registry import Mistake
 
 
@@ -78,9 +79,9 @@ def _same_experiment(task: Task, seed: int) -> None:
     path = task.directory(seed) / "experiment.txt"
     if not path.exists():
         return
-    text = registry.expression(dataclasses.replace(task.experiment, seed=seed))
-    asked = registry.identity(text).splitlines()
-    found = registry.identity(path.read_text(encoding="utf-8")).splitlines()
+    text = fields.expression(dataclasses.replace(task.experiment, seed=seed))
+    asked = fields.identity(text).splitlines()
+    found = fields.identity(path.read_text(encoding="utf-8")).splitlines()
     for there, here in zip(found, asked, strict=False):
         if there != here:
             raise Mistake(

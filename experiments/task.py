@@ -3,14 +3,12 @@
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
-import platform
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
-from moe import files, registry
+from moe import fields, files
+from moe.environment import environment, peak_memory
 
 ELSEWHERE = "checkpoints.txt"  # in the folder of a run whose checkpoints are not there
 DIVERGED = "diverged.txt"  # in the folder of a run that stopped for a number that is not finite
@@ -44,11 +42,11 @@ def run_task(
 ) -> None:
     """Runs the seeds of one arm one after the other, in this process.
 
-    on_log gets (seed, row) for everything that `moe.loop.train` reports, and rows of kind
+    on_log gets (seed, row) for everything that `moe.training.loop.train` reports, and rows of kind
     "diverged", "stopped" and "finished"; stop is that of `train`.
     """
-    from moe.loop import Stopped
-    from moe.mesh import agreed, is_first
+    from moe.devices.processes import agreed, is_first
+    from moe.training.loop import Stopped
 
     missing = agreed([not (task.directory(s) / "result.json").exists() for s in task.seeds])
     todo = [seed for seed, wanted in zip(task.seeds, missing, strict=True) if wanted]
@@ -84,13 +82,13 @@ def run_one(
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Runs one experiment to its end; writes experiment.txt, tokenizer.json and result.json."""
-    from moe import goodput
-    from moe.loop import train
-    from moe.mesh import is_first
-    from moe.metrics import Watch
+    from moe.devices.processes import is_first
+    from moe.training import clock
+    from moe.training.loop import train
+    from moe.training.sinks import Watch
 
     experiment = dataclasses.replace(task.experiment, seed=seed)
-    directory, text = task.directory(seed), registry.expression(experiment)
+    directory, text = task.directory(seed), fields.expression(experiment)
     directory.mkdir(parents=True, exist_ok=True)
     watch = Watch(task.profile, task.wandb, f"{task.study}/{task.arm}/seed{seed}")
     with contextlib.ExitStack() as held:
@@ -107,15 +105,17 @@ def run_one(
         if is_first():
             result = _result(task, experiment, dataset, trained)
             files.write(directory / "result.json", json.dumps(result, indent=1) + "\n")
-    on_log({"kind": "finished", "message": goodput.line(trained.seconds)})
+    on_log({"kind": "finished", "message": clock.line(trained.seconds)})
 
 
 def _result(task: Task, experiment: Any, dataset: Any, trained: Any) -> dict:
-    from moe import cost, goodput
-    from moe.data import ngram
-    from moe.loop import utilisation
+    from moe.analysis import ngram
+    from moe.cost import account
+    from moe.devices.sharding import in_words as mesh_in_words
+    from moe.training import clock
+    from moe.training.loop import utilisation
 
-    account, evaluation = cost.account(experiment), trained.evaluation
+    account, evaluation = account.account(experiment), trained.evaluation
     tokens_per_step = experiment.train.batch * experiment.data.sequence_length
     return {
         "study": task.study,
@@ -141,12 +141,12 @@ def _result(task: Task, experiment: Any, dataset: Any, trained: Any) -> dict:
             "compile_s": trained.compile_s,
             "step_s": trained.step_s,
             "tokens_per_s": tokens_per_step / trained.step_s,
-            "peak_memory_bytes": _peak_memory(),
+            "peak_memory_bytes": peak_memory(),
             "seconds": trained.seconds,
-            "goodput": goodput.goodput(trained.seconds),
+            "goodput": clock.goodput(trained.seconds),
             "mfu": utilisation(experiment, tokens_per_step / trained.step_s),
         },
-        "environment": environment(dataset.fingerprint),
+        "environment": environment(dataset.fingerprint, mesh_in_words()),
     }
 
 
@@ -155,7 +155,7 @@ def _hash_report(model: Any, trained: Any, corpus: Any) -> list[dict | None]:
     import numpy as np
 
     from moe.analysis import drift
-    from moe.model import map_routers
+    from moe.model.depth import map_routers
     from moe.routers.hash import Hash
 
     found = [None] * len(model.routers)
@@ -170,43 +170,3 @@ def _hash_report(model: Any, trained: Any, corpus: Any) -> list[dict | None]:
     if model.routers:
         map_routers(trained.state.params, look)
     return found
-
-
-def environment(data_fingerprint: str) -> dict:
-    """Versions, devices, mesh and commit that a result was made with."""
-    import importlib.metadata
-
-    import jax
-
-    from moe import sharding
-
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    here = pathlib.Path(__file__).parent
-    command = ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
-        commit = found.stdout.strip() or "unknown"
-    except (OSError, subprocess.TimeoutExpired):
-        commit = "unknown"
-    return {
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
-        "mesh": ",".join(f"{axis}:{n}" for axis, n in sharding.sizes().items()) or None,
-        "processes": jax.process_count(),
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "commit": commit,
-        "data_fingerprint": data_fingerprint,
-    }
-
-
-def _peak_memory() -> int:
-    """Peak bytes of the device where it counts them, else of this process."""
-    import jax
-
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in stats:
-        return stats["peak_bytes_in_use"]
-    import resource  # not on Windows
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -13,7 +13,8 @@ def watching() -> Iterator[None]:
     """Ends this process, with one line and exit code 2, when a collective finds nobody there.
 
     At once, since leaving in order would wait for the process that is gone. A process that waits
-    elsewhere, as in a save, is ended by JAX when heartbeats stay away (`moe.mesh.PATIENCE_S`).
+    elsewhere, as in a save, is ended by JAX when heartbeats stay away
+    (`moe.devices.processes.PATIENCE_S`).
     """
     import jax
 

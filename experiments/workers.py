@@ -15,6 +15,7 @@ from experiments import huge_pages, interrupts
 from experiments.mistakes import is_mistake, line
 from experiments.progress import Progress
 from experiments.task import Task, run_task
+from moe.devices import processes
 from moe.registry import Mistake
 
 _ASKED: list[int] = []  # the signals that this process got, if it is one of those below
@@ -27,7 +28,7 @@ def run(
 
     jobs and on_log are those of `experiments.run.run`, which says what is raised.
     """
-    from moe.cost import flops_per_token
+    from moe.cost.account import flops_per_token
 
     def price(task):
         return flops_per_token(task.experiment.model, task.experiment.data.sequence_length)
@@ -54,19 +55,18 @@ def run(
 
 
 def _run_here(task: Task, progress: Progress, on_log, request: interrupts.Request) -> None:
-    from moe import mesh
 
     def take(seed, row):
         progress.take(task.arm, seed, row)
         if on_log is not None:
             on_log(task.arm, seed, row)
 
-    run_task(task, take, lambda: mesh.anyone(request.asked))
+    run_task(task, take, lambda: processes.anyone(request.asked))
 
 
 def _prepare(tasks: Sequence[Task]) -> None:
     """Makes the corpus, tokeniser and baselines once, before processes would all wait for them."""
-    from moe.data import ngram
+    from moe.analysis import ngram
     from moe.data.loader import load
 
     datasets = {}

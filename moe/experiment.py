@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from moe.data import Data
-from moe.model import Transformer
-from moe.optimizer import Optimizer
+from moe.data.data import Data
+from moe.model.transformer import Transformer
+from moe.optimizer.adamw import Optimizer
 from moe.registry import Mistake
-from moe.routing import Router
+from moe.routers.contract import Router
 
 
 @dataclasses.dataclass(frozen=True)

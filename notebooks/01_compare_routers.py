@@ -54,11 +54,11 @@ WORKDIR = "runs/notebook"
 
 # %%
 from experiments.request import resolve
-from moe import cost
+from moe.cost import account
 
 experiments = resolve("dense_topk_hash", ARMS, "tiny", [f"train.steps={STEPS}"])
 for arm, experiment in experiments.items():
-    account = cost.account(experiment)
+    account = account.account(experiment)
     print(
         f"{arm:14} {account.params_total:>10,} parameters, {account.params_active:>8,} active,"
         f" {account.flops_per_token:>8,.0f} FLOPs per token"

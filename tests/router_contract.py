@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from moe import registry
+from moe.data.counts import Corpus
 from moe.dispatch.oracle import Oracle
-from moe.experts import NullExperts, SharedExpert, SwiGLU
-from moe.layer import MoE
+from moe.experts.feed_forward import SwiGLU
+from moe.experts.null import NullExperts
+from moe.experts.shared import SharedExpert
+from moe.model.layer import MoE
 from moe.params import split_state
-from moe.routing import Choices, Corpus, Mix, Slots
+from moe.plan import Choices, Mix, Slots
 
 B, L, D, E, V = 4, 16, 8, 16, 40
 T, LABELS = B * L, 5

@@ -9,7 +9,8 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 from synthetic_data import SyntheticDataset  # noqa: E402
 
 from experiments.__main__ import main  # noqa: E402
-from moe.data import loader, ngram  # noqa: E402
+from moe.analysis import ngram  # noqa: E402
+from moe.data import loader  # noqa: E402
 
 ENTROPY = {"unigram_nats": 3.0, "fivegram_nats": 1.0}
 BASELINES = {**ENTROPY, "by_desk": dict.fromkeys(SyntheticDataset.desks, ENTROPY)}

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from moe.data.counts import Corpus
 from moe.data.loader import Batch
 from moe.data.tokenizer import BYTES, Tokenizer
-from moe.routing import Corpus
 
 
 class SyntheticDataset:

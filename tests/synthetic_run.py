@@ -13,7 +13,8 @@ from synthetic_data import SyntheticDataset  # noqa: E402
 
 from experiments import __main__ as command  # noqa: E402
 from experiments import workers  # noqa: E402
-from moe.data import loader, ngram  # noqa: E402
+from moe.analysis import ngram  # noqa: E402
+from moe.data import loader  # noqa: E402
 
 if __name__ == "__main__":
     loader.load = lambda data, V: SyntheticDataset(V)

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from experiments import __main__ as command  # noqa: E402
 from experiments.request import resolve  # noqa: E402
-from moe import registry  # noqa: E402
+from moe import fields  # noqa: E402
 
 STUDY = "dense_topk_hash"
 PAGE = ROOT / "docs" / "errors.md"
@@ -99,9 +99,9 @@ OUT_OF_RANGE = {
 def kinds(tree, prefix=""):
     """Dotted path -> the type of every field of a tree, None members left out."""
     found = {}
-    for field in registry._fields_of(tree):
+    for field in fields._fields_of(tree):
         value, path = getattr(tree, field.name), prefix + field.name
-        annotation = registry._annotation(tree, field)
+        annotation = fields._annotation(tree, field)
         members = [a for a in typing.get_args(annotation) if a is not type(None)]
         optional = type(None) in typing.get_args(annotation)
         if typing.get_origin(annotation) is typing.Literal:

@@ -10,7 +10,8 @@ from fake_gcs import serve
 from test_checkpoint import ABSTRACT, MINE, restored, same, state, written
 
 from experiments import request
-from moe import checkpoint, metrics, store
+from moe.checkpoint import history, places, restore
+from moe.training import record
 
 pytest.importorskip("gcsfs", reason="requirements-gs.txt is not installed")
 # What orbax leaves unfinished when a file is damaged is nobody's to await.
@@ -53,8 +54,8 @@ def test_a_state_comes_back_bit_for_bit(three):
     (step, found), lines = restored(URL)
     assert step == 20 and lines == []
     same(found, state(20))
-    same(checkpoint.restore_params(URL, "best"), state(20)["params"])
-    same(checkpoint.restore_params(URL, 0), state(0)["params"])
+    same(restore.restore_params(URL, "best"), state(20)["params"])
+    same(restore.restore_params(URL, 0), state(0)["params"])
 
 
 def test_a_state_comes_back_onto_devices(three):
@@ -65,7 +66,7 @@ def test_a_state_comes_back_onto_devices(three):
         sharding = jax.NamedSharding(devices, axes)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    opened = checkpoint.Checkpoints(URL, MINE)
+    opened = history.Checkpoints(URL, MINE)
     _, found = opened.restore(jax.tree.map(spread, ABSTRACT))
     opened.close()
     assert found["params"]["w_AB"].sharding.spec == jax.P("d")
@@ -86,7 +87,7 @@ def test_what_a_kill_left_is_not_used_and_cleared(three):
     (step, found), lines = restored(URL)
     assert step == 10 and lines == []
     same(found, state(10))
-    assert store.at(URL).steps() == [0, 10] and not three.names(f"{INSIDE}/30")
+    assert places.at(URL).steps() == [0, 10] and not three.names(f"{INSIDE}/30")
     assert written(URL, {20: 1.0}) == [0, 10, 20]
 
 
@@ -122,7 +123,7 @@ def test_damage_is_named_and_the_checkpoint_before_is_used(how, three):
     same(found, state(10))
     assert lines[0].startswith(f"{URL}/20: damaged (") and lines[0].endswith("kept as 20.damaged")
     assert lines[1] == f"{URL}: goes on from step 10"
-    assert store.at(URL).steps() == [0, 10] and three.names(f"{INSIDE}/20.damaged/")
+    assert places.at(URL).steps() == [0, 10] and three.names(f"{INSIDE}/20.damaged/")
     written(URL, {20: 1.0})
     assert restored(URL)[0][0] == 20
 
@@ -130,7 +131,7 @@ def test_damage_is_named_and_the_checkpoint_before_is_used(how, three):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["", "state/d/", "files.json", "commit_success.txt"])
 def test_a_service_that_refuses_stops_a_save_with_one_line(part, three):
-    opened = checkpoint.Checkpoints(URL, MINE)
+    opened = history.Checkpoints(URL, MINE)
     three.refuse = lambda method, name: method != "GET" and f"{INSIDE}/30/{part}" in name
     with pytest.raises(OSError, match="30: could not be saved .*; checkpoint 20 is kept") as error:
         opened.save(30, state(30))
@@ -138,7 +139,7 @@ def test_a_service_that_refuses_stops_a_save_with_one_line(part, three):
     assert "\n" not in str(error.value)
     three.refuse = lambda how, name: False
     opened.close()
-    assert restored(URL)[0][0] == 20 and store.at(URL).steps() == [0, 10, 20]
+    assert restored(URL)[0][0] == 20 and places.at(URL).steps() == [0, 10, 20]
 
 
 def test_copies_between_a_bucket_and_a_folder_are_whole(three, tmp_path):
@@ -146,14 +147,14 @@ def test_copies_between_a_bucket_and_a_folder_are_whole(three, tmp_path):
         file = tmp_path / name.removeprefix(f"{INSIDE}/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(three.objects[name][1])
-    same(checkpoint.restore_params(tmp_path), state(20)["params"])
+    same(restore.restore_params(tmp_path), state(20)["params"])
     shutil.rmtree(tmp_path)
     assert written(tmp_path, {7: None}) == [7]
     three.objects.clear()
     for file in (path for path in tmp_path.rglob("*") if path.is_file()):
         three.put(f"{INSIDE}/{file.relative_to(tmp_path).as_posix()}", file.read_bytes())
     three.put(f"{INSIDE}/7/commit_success.txt", b"")
-    same(checkpoint.restore_params(URL), state(7)["params"])
+    same(restore.restore_params(URL), state(7)["params"])
 
 
 def rows(count):
@@ -161,16 +162,16 @@ def rows(count):
 
 
 def test_the_record_follows_the_checkpoints(empty, tmp_path):
-    place = store.at(URL)
-    log = metrics.MetricsLog(_made(tmp_path / "one"), 0, copy=place)
+    place = places.at(URL)
+    log = record.MetricsLog(_made(tmp_path / "one"), 0, copy=place)
     for row in rows(4):
         log.write(row)
     log.sync()
     log.write({"kind": "train", "step": 5, "loss": 0.0})  # after the save: lost with the machine
     log.close()
     for name, resumed in (("two", 4), ("three", 2)):
-        metrics.MetricsLog(_made(tmp_path / name), resumed, copy=place).close()
-        assert metrics.read(tmp_path / name / "metrics.jsonl") == rows(resumed)
+        record.MetricsLog(_made(tmp_path / name), resumed, copy=place).close()
+        assert record.read(tmp_path / name / "metrics.jsonl") == rows(resumed)
 
 
 def _made(directory: pathlib.Path) -> pathlib.Path:
@@ -201,11 +202,11 @@ def test_a_bucket_that_is_not_there_is_one_line(empty):
         request.checkpoints("gs://another/x")
     empty.refuse = lambda method, name: True
     with pytest.raises(OSError, match="^gs://bucket/x: OSError: Forbidden: .*refused by the"):
-        store.at("gs://bucket/x").read("", "file")
+        places.at("gs://bucket/x").read("", "file")
 
 
 def test_a_bucket_needs_its_package(monkeypatch):
-    from moe import bucket
+    from moe.checkpoint import bucket
 
     monkeypatch.setattr(bucket.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="^gs://bucket/x: needs a package: pip install -r requir"):

@@ -11,9 +11,9 @@ import orbax.checkpoint as ocp
 import pytest
 from orbax.checkpoint.args import PyTreeSave
 
-from moe import checkpoint, checkpoint_format, store
-from moe.checkpoint_format import FORMAT, Identity
-from moe.checksum import checksums
+from moe.checkpoint import format, history, places, restore
+from moe.checkpoint.checksum import checksums
+from moe.checkpoint.format import FORMAT, Identity
 
 # What orbax leaves unfinished when a file is damaged is nobody's to await.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -36,15 +36,15 @@ def state(step):
     }
 
 
-ABSTRACT = checkpoint.abstract(state(0))
+ABSTRACT = history.abstract(state(0))
 
 
 def steps(directory):
-    return store.at(directory).steps()
+    return places.at(directory).steps()
 
 
 def seal(path):
-    checkpoint_format.seal(store.at(path.parent), path.name)
+    format.seal(places.at(path.parent), path.name)
 
 
 def same(one, two):
@@ -54,10 +54,10 @@ def same(one, two):
 
 def written(directory, losses, **kept):
     """Saves a state at each step with its loss."""
-    store = checkpoint.Checkpoints(directory, MINE, **kept)
+    folder = history.Checkpoints(directory, MINE, **kept)
     for step, loss in losses.items():
-        store.save(step, state(step), loss)
-    store.close()
+        folder.save(step, state(step), loss)
+    folder.close()
     return steps(directory)
 
 
@@ -71,11 +71,11 @@ def three(tmp_path_factory):
 
 def restored(directory, identity=MINE):
     lines = []
-    store = checkpoint.Checkpoints(directory, identity, say=lines.append)
+    folder = history.Checkpoints(directory, identity, say=lines.append)
     try:
-        return store.restore(ABSTRACT), lines
+        return folder.restore(ABSTRACT), lines
     finally:
-        store.close()
+        folder.close()
 
 
 def test_a_state_comes_back_bit_for_bit(three, tmp_path):
@@ -106,21 +106,21 @@ def test_the_best_is_known_after_a_restart(tmp_path):
 
 
 def test_a_step_is_saved_once(tmp_path):
-    store = checkpoint.Checkpoints(tmp_path, MINE)
-    store.save(3, state(3))
-    store.save(3, state(4))
-    store.close()
+    folder = history.Checkpoints(tmp_path, MINE)
+    folder.save(3, state(3))
+    folder.save(3, state(4))
+    folder.close()
     same(restored(tmp_path)[0][1], state(3))
 
 
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
-    store = checkpoint.Checkpoints(tmp_path, MINE)
-    store.save(1, state(1))
+    folder = history.Checkpoints(tmp_path, MINE)
+    folder.save(1, state(1))
     bad = state(2)
     bad["params"]["w_AB"] = bad["params"]["w_AB"].at[3, 4].set(jnp.nan)
     with pytest.raises(FloatingPointError, match="^params/w_AB is not finite at step 2: .*1 is ke"):
-        store.save(2, bad)
-    store.close()
+        folder.save(2, bad)
+    folder.close()
     assert steps(tmp_path) == [1]
 
 
@@ -139,13 +139,13 @@ def test_checkpoints_of_another_owner_are_refused(three, other, line):
 
 
 def test_a_state_of_another_program_is_refused(three):
-    store = checkpoint.Checkpoints(three, MINE)
+    folder = history.Checkpoints(three, MINE)
     wider = {**ABSTRACT, "flag": jax.ShapeDtypeStruct((3,), jnp.bool_)}
     with pytest.raises(ValueError, match=r"20: flag is \[\[2\], 'bool'\] there, \[\[3\], 'bool'\]"):
-        store.restore(wider)
+        folder.restore(wider)
     with pytest.raises(ValueError, match="20: more is absent there, .* in this program"):
-        store.restore({**ABSTRACT, "more": jax.ShapeDtypeStruct((), jnp.float32)})
-    store.close()
+        folder.restore({**ABSTRACT, "more": jax.ShapeDtypeStruct((), jnp.float32)})
+    folder.close()
 
 
 def test_another_format_is_refused(three, tmp_path, monkeypatch):
@@ -153,23 +153,23 @@ def test_another_format_is_refused(three, tmp_path, monkeypatch):
     (tmp_path / "a/20/record").rename(tmp_path / "a/20/experiment")  # as format 1 had it
     with pytest.raises(ValueError, match="20: format=1: this version reads format 2; "):
         restored(tmp_path / "a")
-    monkeypatch.setattr(checkpoint_format, "FORMAT", FORMAT + 1)
+    monkeypatch.setattr(format, "FORMAT", FORMAT + 1)
     with pytest.raises(ValueError, match="20: format=2: this version reads format 3; "):
         restored(three)
 
 
 def test_parameters_alone(three, tmp_path):
-    same(checkpoint.restore_params(three), state(20)["params"])
-    same(checkpoint.restore_params(three, 0), state(0)["params"])
+    same(restore.restore_params(three), state(20)["params"])
+    same(restore.restore_params(three, 0), state(0)["params"])
     written(tmp_path, {0: None, 10: 2.0, 20: 3.0})
-    same(checkpoint.restore_params(tmp_path, "best"), state(10)["params"])
+    same(restore.restore_params(tmp_path, "best"), state(10)["params"])
     with pytest.raises(ValueError, match=r"step=7: no such checkpoint \(valid: 0, 10, 20\)"):
-        checkpoint.restore_params(tmp_path, 7)
+        restore.restore_params(tmp_path, 7)
     with pytest.raises(ValueError, match=r"step=None: no such checkpoint \(valid: none\)"):
-        checkpoint.restore_params(tmp_path / "none")
+        restore.restore_params(tmp_path / "none")
     flip(tmp_path / "20")
     with pytest.raises(ValueError, match="damaged .* name another step"):
-        checkpoint.restore_params(tmp_path)
+        restore.restore_params(tmp_path)
 
 
 def test_checksums_see_every_bit_and_every_place():
@@ -195,7 +195,7 @@ def test_checksums_do_not_depend_on_the_mesh():
 def files(path):
     """The files of a checkpoint that hold its content, largest first."""
     found = [p for p in path.rglob("*") if p.is_file() and p.stat().st_size]
-    found = [p for p in found if p.name not in checkpoint_format._LATER]
+    found = [p for p in found if p.name not in format._LATER]
     return sorted(found, key=lambda p: (-p.stat().st_size, str(p)))
 
 
@@ -368,18 +368,18 @@ def test_what_a_kill_left_half_done_is_cleared(three, tmp_path):
 
 def test_a_disk_without_room_stops_with_one_line(tmp_path):
     resource = pytest.importorskip("resource")
-    store = checkpoint.Checkpoints(tmp_path, MINE)
-    store.save(1, state(1))
-    store.wait()
+    folder = history.Checkpoints(tmp_path, MINE)
+    folder.save(1, state(1))
+    folder.wait()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # w_AB alone has 77 kB
     try:
         with pytest.raises(OSError, match="2: could not be saved .*; checkpoint 1 is kept; the sa"):
-            store.save(2, state(2))
-            store.wait()
+            folder.save(2, state(2))
+            folder.wait()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    store.close()
+    folder.close()
     (step, found), _ = restored(tmp_path)
     assert step == 1 and sorted(p.name for p in tmp_path.iterdir()) == ["1"]
     same(found, state(1))

@@ -16,7 +16,7 @@ from absl.testing import flagsaver
 
 from experiments import __main__ as command
 from experiments import commands
-from moe import registry
+from moe import fields, registry
 
 ROOT = pathlib.Path(__file__).parent.parent
 STUDY = "dense_topk_hash"
@@ -597,7 +597,7 @@ def test_diff_of_two_arms_and_of_their_records(call, tmp_path):
     study = registry.lookup("study", STUDY)
     for arm in ("top1", "top2"):
         (tmp_path / arm).mkdir()
-        record = registry.expression(study.build(arm, "tiny"))
+        record = fields.expression(study.build(arm, "tiny"))
         (tmp_path / arm / "experiment.txt").write_text(record)
         assert call("diff", str(tmp_path / arm), f"{STUDY}/{arm}")[1] == "no field differs\n"
     _, of_records, _ = call("diff", str(tmp_path / "top1"), str(tmp_path / "top2"))
@@ -670,7 +670,7 @@ def test_bench_of_data_hands_on_what_was_asked_for(call, handed_on, tmp_path):
 
 
 def test_data_prepare_prints_the_folder(call, monkeypatch):
-    from moe.data import catalogue
+    from moe.data.sources import catalogue
 
     monkeypatch.setattr(catalogue, "prepare", lambda name: f"/place/{name}")
     assert call("data", "prepare", "lm1b") == (0, "prepared: /place/lm1b\n", "")

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from moe import ahead, compiled
-from moe.compiled import Collective
+from moe.cost import compiled
+from moe.cost.compiled import Collective
+from moe.training import ahead
 
 ROOT = pathlib.Path(__file__).parent.parent
 HLO = """

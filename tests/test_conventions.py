@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moe import conventions, losses
-from moe.routing import capacity
+from moe.convert import conventions
+from moe.plan import capacity
+from moe.routers.parts import losses
 
 TEXT = (pathlib.Path(__file__).parent.parent / "docs" / "conventions.md").read_text("utf-8")
 

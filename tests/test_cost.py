@@ -9,12 +9,14 @@ import pytest
 
 from experiments.dense_topk_hash import STUDY
 from experiments.request import resolve
-from moe import cost
-from moe.attention import Attention
+from moe.cost import account, widths
 from moe.dispatch.einsum import Einsum
-from moe.experts import NullExperts, ReLU, SharedExpert, SwiGLU
-from moe.layer import MoE
-from moe.model import Transformer
+from moe.experts.feed_forward import ReLU, SwiGLU
+from moe.experts.null import NullExperts
+from moe.experts.shared import SharedExpert
+from moe.model.attention import Attention
+from moe.model.layer import MoE
+from moe.model.transformer import Transformer
 from moe.routers.dense import Dense
 from moe.routers.hash import Hash
 from moe.routers.top_k import TopK
@@ -42,8 +44,8 @@ def published(D, N, heads, F, E, k, V, qk_norm=False):
     ],
 )
 def test_published_parameter_counts(model, total, active):
-    assert sum(cost.params_by_part(model).values()) == total
-    assert sum(cost.params_by_part(model, tokens=1).values()) == pytest.approx(active, rel=1e-4)
+    assert sum(account.params_by_part(model).values()) == total
+    assert sum(account.params_by_part(model, tokens=1).values()) == pytest.approx(active, rel=1e-4)
 
 
 ARMS = [(arm, size) for size in STUDY.sizes for arm, _ in STUDY.arms]
@@ -56,19 +58,19 @@ def test_counts_equal_the_parameter_tree(arm, size):
         lambda: experiment.model.init(jax.random.key(0), jnp.zeros((1, 8), jnp.int32))
     )
     leaves = [leaf for leaf in jax.tree.leaves(shapes) if leaf.dtype == jnp.float32]
-    assert cost.account(experiment).params_total == sum(math.prod(a.shape) for a in leaves)
+    assert account.account(experiment).params_total == sum(math.prod(a.shape) for a in leaves)
 
 
 @pytest.mark.parametrize("size", STUDY.sizes)
 def test_arms_agree_within_one_percent(size):
-    accounts = {arm: cost.account(e) for arm, e in resolve(STUDY_NAME, None, size, ()).items()}
+    accounts = {arm: account.account(e) for arm, e in resolve(STUDY_NAME, None, size, ()).items()}
     dense, total = accounts["dense"], accounts["top1"].params_total
-    for arm, account in accounts.items():
+    for arm, found in accounts.items():
         if arm != "dense_total":
-            assert account.flops_per_token == pytest.approx(dense.flops_per_token, rel=0.01), arm
-            assert account.params_active == pytest.approx(dense.params_active, rel=0.01), arm
+            assert found.flops_per_token == pytest.approx(dense.flops_per_token, rel=0.01), arm
+            assert found.params_active == pytest.approx(dense.params_active, rel=0.01), arm
         if arm != "dense":
-            assert account.params_total == pytest.approx(total, rel=0.02), arm
+            assert found.params_total == pytest.approx(total, rel=0.02), arm
 
 
 STUDY_NAME = "dense_topk_hash"
@@ -101,15 +103,15 @@ def test_flops_equal_compiled_hlo(model):
     ids = jax.ShapeDtypeStruct((B, L), jnp.int32)
     params = jax.eval_shape(model.init, jax.random.key(0), ids)
     compiled = jax.jit(lambda p, i: model.apply(p, i)[0]).lower(params, ids).compile()
-    parts = cost.flops_by_part(model, L, B * L)
+    parts = account.flops_by_part(model, L, B * L)
     ours = B * L * sum(parts.values())
     # HLO counts elementwise work too, some per cent at these widths; ours is products only.
     assert 1.0 <= compiled.cost_analysis()["flops"] / ours < 1.06
 
 
 def test_memory_estimate_is_near_the_compiled_training_step():
-    from moe import train
     from moe.experiment import Experiment, Train
+    from moe.training import step
 
     experiment = Experiment(WIDE.clone(unroll=1), train=Train(batch=8))
     state = jax.eval_shape(lambda: _state(experiment))
@@ -117,10 +119,10 @@ def test_memory_estimate_is_near_the_compiled_training_step():
     from moe.data.loader import Batch
 
     batch = Batch(ids, ids, ids, ids, ids)
-    step = jax.jit(train._train_step.__wrapped__, static_argnums=0, donate_argnums=1)
+    step = jax.jit(step._train_step.__wrapped__, static_argnums=0, donate_argnums=1)
     memory = step.lower(experiment, state, batch, 0).compile().memory_analysis()
-    account = cost.account(experiment)
-    bytes_ = account.memory_bytes
+    found = account.account(experiment)
+    bytes_ = found.memory_bytes
     state_bytes = bytes_["parameters"] + bytes_["optimizer"]
     assert memory.argument_size_in_bytes == pytest.approx(state_bytes, rel=0.02)
     temporary = bytes_["gradients"] + bytes_["activations"]
@@ -129,7 +131,7 @@ def test_memory_estimate_is_near_the_compiled_training_step():
 
 def _state(experiment):
     from moe.params import split_state
-    from moe.train import TrainState
+    from moe.training.step import TrainState
 
     params = experiment.model.init(jax.random.key(0), jnp.zeros((1, 8), jnp.int32))["params"]
     transformation = experiment.optimizer.transformation(experiment.train.steps)
@@ -139,7 +141,7 @@ def _state(experiment):
 def test_match_flops_by_hand():
     # top-2 of 4 in both layers: 2 * 2 * 3 * 256 F + router 2 * 256 * 4 = dense 2 * 3 * 256 * 512,
     # so F = 256 - 2048 / 3072 = 255.33, nearest 255.
-    model = cost.match_flops(SPARSE, WIDE, 128)
+    model = widths.match_flops(SPARSE, WIDE, 128)
     assert model.moe.experts.width == 255
 
 
@@ -147,7 +149,7 @@ def test_a_match_that_misses_one_percent_is_refused():
     tiny = WIDE.clone(model_width=2, ffn=SwiGLU(3), attention=Attention(1, 1, 2), vocab_size=1)
     sparse = tiny.clone(moe=MoE(4, TopK(k=2), experts=SwiGLU(1)), moe_layers=(0, 1))
     with pytest.raises(ValueError, match="^width=1: the nearest width misses the target by "):
-        cost.match_flops(sparse, tiny, 1)
+        widths.match_flops(sparse, tiny, 1)
 
 
 def test_overrides_keep_what_they_do_not_name():
@@ -160,18 +162,18 @@ def test_overrides_keep_what_they_do_not_name():
 
 def test_fine_grained_experts_keep_parameters_and_flops():
     model = published(64, 2, (2, 2, 32), 48, 4, 2, 100)
-    fine = cost.fine_grained(model, 4)
+    fine = widths.fine_grained(model, 4)
     assert (fine.moe.num_experts, fine.moe.router.k, fine.moe.experts.width) == (16, 8, 12)
     for tokens in (None, 64):
-        one, many = (cost.params_by_part(m, tokens) for m in (model, fine))
+        one, many = (account.params_by_part(m, tokens) for m in (model, fine))
         assert one["experts"] == many["experts"] and 4 * one["router"] == many["router"]
     with pytest.raises(
         ValueError, match="^model.moe.experts.width=48: must be divisible by parts=5"
     ):
-        cost.fine_grained(model, 5)
+        widths.fine_grained(model, 5)
     with pytest.raises(ValueError, match="^model.moe.router=Dense: has no k to multiply$"):
         moe = dataclasses.replace(model.moe, router=Dense())
-        cost.fine_grained(model.clone(moe=moe), 2)
+        widths.fine_grained(model.clone(moe=moe), 2)
 
 
 def test_shared_and_null_experts_are_counted():
@@ -180,9 +182,9 @@ def test_shared_and_null_experts_are_counted():
     moe = MoE(4, TopK(k=2), experts=SwiGLU(8), shared=SharedExpert(SwiGLU(5)), null=NullExperts())
     attention = Attention(num_heads=2, num_kv_heads=1, head_width=8)
     model = Transformer(32, 1, 16, attention, moe=moe, moe_layers=(0,))
-    parts = cost.params_by_part(model, tokens=8)
+    parts = account.params_by_part(model, tokens=8)
     assert parts["shared_experts"] == 3 * 16 * 5 and parts["null_experts"] == 2 * (16 + 32)
     assert parts["experts"] == 2 * 4 / 8 * 3 * 16 * 8 and parts["router"] == 16 * 8
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
     total = sum(leaf.size for leaf in jax.tree.leaves(params))
-    assert sum(cost.params_by_part(model).values()) == total
+    assert sum(account.params_by_part(model).values()) == total

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from moe.data import Data, catalogue, loader, sources
+from moe.data import loader
+from moe.data.data import Data
+from moe.data.sources import catalogue, contract
 
 L = 8
 NAMES = ["World", "Sports", "Business", "Sci/Tech"]
@@ -139,7 +141,7 @@ def test_a_version_may_be_named_and_the_newest_is_the_default(place, tmp_path, m
         prepare("lm1b", version, TEXT, ("train", "test"), lines)
     assert catalogue.find("lm1b").version == "1.10.0"
     assert catalogue.find("lm1b:1.9.0").version == "1.9.0"
-    with pytest.raises(sources.SourceError, match="lm1b:2.0.0: not prepared in"):
+    with pytest.raises(contract.SourceError, match="lm1b:2.0.0: not prepared in"):
         catalogue.find("lm1b:2.0.0")
 
 
@@ -151,7 +153,7 @@ def test_a_trained_tokeniser_is_of_the_training_split(place, tmp_path):
 
 def test_what_is_not_prepared_says_how(place, tmp_path):
     def line(name):
-        with pytest.raises(sources.SourceError) as error:
+        with pytest.raises(contract.SourceError) as error:
             load(f"tfds:{name}", tmp_path)
         assert "\n" not in str(error.value)
         return str(error.value)
@@ -176,10 +178,10 @@ def test_wrong_forms_are_one_line(place, tmp_path, monkeypatch):
         "whole": "must have a split validation or test, has train",
         "tables": "prepared as parquet in .*: must be array_record; move it away and run ",
     }.items():
-        with pytest.raises(sources.SourceError, match=f"data.source=tfds:{name}: {rule}"):
+        with pytest.raises(contract.SourceError, match=f"data.source=tfds:{name}: {rule}"):
             load(f"tfds:{name}", tmp_path / "cache")
     (tmp_path / "whole/1.0.0/dataset_info.json").write_text("{")
-    with pytest.raises(sources.SourceError, match="dataset_info.json: is not the record of a"):
+    with pytest.raises(contract.SourceError, match="dataset_info.json: is not the record of a"):
         load("tfds:whole", tmp_path / "cache")
 
 
@@ -191,7 +193,7 @@ def test_damaged_files_are_one_line(place, tmp_path, monkeypatch):
     for content in (whole[: len(whole) // 2], b"", whole[:200] + b"x" * 400 + whole[600:]):
         record.write_bytes(content)
         with pytest.raises(
-            sources.SourceError, match="lm1b/1.1.0: damaged .*start again$"
+            contract.SourceError, match="lm1b/1.1.0: damaged .*start again$"
         ) as error:
             load("tfds:lm1b", tmp_path / "cache")
         assert "\n" not in str(error.value)
@@ -230,11 +232,11 @@ def test_prepare_calls_tfds_and_answers_in_one_line(tmp_path, monkeypatch):
     assert calls == [("lm1b", {"data_dir": tmp_path, "file_format": "array_record"}), False]
     monkeypatch.undo()
     with pytest.raises(
-        sources.SourceError, match="data prepare ag_news_subst: no such data set; did "
+        contract.SourceError, match="data prepare ag_news_subst: no such data set; did "
     ):
         catalogue.prepare("ag_news_subst")
     with pytest.raises(
-        sources.SourceError, match="data prepare a b: must be NAME, NAME/CONFIG or "
+        contract.SourceError, match="data prepare a b: must be NAME, NAME/CONFIG or "
     ):
         catalogue.prepare("a b")
 
@@ -250,7 +252,7 @@ def test_a_failed_preparation_is_one_line(name, tmp_path, monkeypatch):
     monkeypatch.setattr(tfds.download.DownloadManager, "download_and_extract", refuse)
     monkeypatch.setattr(tfds.download.DownloadManager, "download", refuse)
     with pytest.raises(
-        sources.SourceError, match=f"data prepare {name}: .*need TensorFlow"
+        contract.SourceError, match=f"data prepare {name}: .*need TensorFlow"
     ) as error:
         catalogue.prepare(name)
     assert "\n" not in str(error.value)

@@ -9,7 +9,10 @@ import time
 import numpy as np
 import pytest
 
-from moe.data import DESKS, Data, documents, loader, ngram, sources, tokenizer, tokens
+from moe.analysis import ngram
+from moe.data import loader, prepare, tokenizer
+from moe.data.data import DESKS, Data
+from moe.data.sources import desks, packages
 
 pytestmark = pytest.mark.slow
 
@@ -27,13 +30,13 @@ def dataset(data_dir):
 @pytest.fixture(scope="module")
 def corpus(dataset, data_dir):
     """Every document, and the keys of those held out."""
-    read = documents.read(sources.fetch(data_dir / "packages"))
-    return read, documents.held_out(read)
+    read = desks.read(packages.fetch(data_dir / "packages"))
+    return read, desks.held_out(read)
 
 
 def test_the_corpus_is_the_pinned_one(dataset, data_dir):
-    metadata = json.loads((data_dir / tokens.CORPUS / "metadata.json").read_text())
-    assert metadata["fingerprint"] == documents.FINGERPRINT
+    metadata = json.loads((data_dir / prepare.CORPUS / "metadata.json").read_text())
+    assert metadata["fingerprint"] == desks.FINGERPRINT
     assert dataset.desks == DESKS
 
 

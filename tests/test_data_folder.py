@@ -6,7 +6,9 @@ import socket
 import numpy as np
 import pytest
 
-from moe.data import Data, folder, loader, sources
+from moe.data import loader
+from moe.data.data import Data
+from moe.data.sources import contract, folder
 
 L = 8
 
@@ -144,7 +146,7 @@ def test_hostile_folders_are_one_line(case, tmp_path):
 
 
 def one_line(path, tmp_path):
-    with pytest.raises(sources.SourceError) as error:
+    with pytest.raises(contract.SourceError) as error:
         load(path, tmp_path / "cache")
     assert "\n" not in str(error.value)
     return str(error.value).replace(str(path), "PATH")

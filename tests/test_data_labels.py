@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from moe.data import BANDS, LABELS, WORD_CLASSES, labels
+from moe.data import labels
+from moe.data.data import BANDS, LABELS, WORD_CLASSES
 
 
 def test_bands_hold_equal_shares_of_the_text_from_frequent_to_rare():

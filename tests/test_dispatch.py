@@ -12,13 +12,14 @@ from experiments.bench_layer import SKEWS, Shape, make_plan
 from moe import registry
 from moe.dispatch.einsum import Einsum, choice_masks
 from moe.dispatch.gather import Gather
+from moe.dispatch.limited import Parallel
 from moe.dispatch.oracle import Oracle
 from moe.dispatch.overflow import Exact
-from moe.dispatch.parallel import Parallel
-from moe.dispatch.ragged import Ragged, sort_choices
-from moe.experts import ReLU, SwiGLU
+from moe.dispatch.ragged import Ragged
+from moe.experts.feed_forward import ReLU, SwiGLU
 from moe.kernels.blocked import Blocked
-from moe.routing import Choices, Mix, Slots, capacity
+from moe.order import sort_choices
+from moe.plan import Choices, Mix, Slots, capacity
 
 T, D, E, C = 48, 12, 6, 5
 EXPERTS = SwiGLU(9)

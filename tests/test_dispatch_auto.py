@@ -12,19 +12,18 @@ from moe.dispatch.auto import Auto
 from moe.dispatch.overflow import Exact
 from moe.dispatch.ragged import Ragged
 from moe.dispatch.ragged_all_to_all import RaggedAllToAll
-from moe.dispatch.ring import Ring
-from moe.experts import SwiGLU
-from moe.routing import Choices
+from moe.experts.feed_forward import SwiGLU
+from moe.plan import Choices
 
 
 @pytest.mark.parametrize(
     ("mesh", "K", "platform", "want"),
     [
         ((8, 1), 2, "cpu", Ragged()),
-        ((1, 2), 2, "cpu", Ring()),  # 2 * 1 against 2 * 2 * 1.5 * 1/2 = 3
+        ((1, 2), 2, "cpu", Ragged()),  # 2 * 1 against 2 * 2 * 1.5 * 1/2 = 3
         ((1, 8), 2, "cpu", AllToAll(1.5, Exact())),  # 2 * 7 against 2 * 2 * 1.5 * 7/8 = 5.25
         ((1, 8), 2, "tpu", RaggedAllToAll(1.5, Exact())),
-        ((1, 8), 6, "tpu", Ring()),  # 14 against 15.75
+        ((1, 8), 6, "tpu", Ragged()),  # 14 against 15.75
         ((2, 4), 2, "gpu", RaggedAllToAll(1.5, Exact())),  # 6 against 4.5
         ((1, 8), 0, "tpu", Ragged()),  # no token choice
     ],

@@ -11,9 +11,9 @@ from dispatch_contract import mesh_of, served
 from router_contract import EXPERTS, D, E, T, compiled, inputs, registered
 
 from moe import registry
+from moe.dispatch.limited import Parallel
 from moe.dispatch.oracle import Oracle
-from moe.dispatch.parallel import Parallel
-from moe.routing import Choices, Slots
+from moe.plan import Choices, Slots
 
 pytestmark = [pytest.mark.slow, pytest.mark.multi_device]
 

@@ -10,22 +10,20 @@ import pytest
 from dispatch_contract import mesh_of, served
 
 from experiments.bench_layer import SKEWS, Shape, make_plan
-from moe import compiled
+from moe.cost import compiled
 from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.auto import Auto
 from moe.dispatch.oracle import Oracle
 from moe.dispatch.overflow import Exact
 from moe.dispatch.ragged import Ragged
 from moe.dispatch.ragged_all_to_all import RaggedAllToAll, plan_traffic
-from moe.dispatch.ring import Ring
-from moe.experts import SwiGLU
-from moe.routing import Choices, Slots
+from moe.experts.feed_forward import SwiGLU
+from moe.plan import Choices, Slots
 
 T, D, E, K = 48, 8, 8, 3
 EXPERTS = SwiGLU(6)
 MESHES = {"expert 1": (1, 1), "expert 2": (1, 2), "data 2 expert 4": (2, 4), "expert 8": (1, 8)}
 MECHANISMS = {
-    "ring": Ring(),
     "all_to_all": AllToAll(capacity_factor=8.0),
     "all_to_all exact": AllToAll(capacity_factor=0.5, overflow=Exact()),
     "ragged_all_to_all": RaggedAllToAll(capacity_factor=8.0),
@@ -135,12 +133,12 @@ ROWS, TOKENS = 40 * 32, 48 * 32
         (AllToAll(2.0), True, {"all-to-all": (5, 4 * ROWS + 40 * 4)}),
         # Tokens, experts and gates are gathered, sums scattered; backward the other way round.
         (
-            Ring(),
+            Ragged(),
             False,
             {"all-gather": (3, TOKENS + 2 * 48 * 3 * 4), "reduce-scatter": (1, TOKENS // 8)},
         ),
         (
-            Ring(),
+            Ragged(),
             True,
             {"all-gather": (4, 2 * TOKENS + 2 * 48 * 3 * 4), "reduce-scatter": (2, TOKENS // 4)},
         ),
@@ -204,12 +202,14 @@ def test_what_cannot_be_split_is_one_line():
     with jax.set_mesh(mesh_of(1, 8)):
         with pytest.raises(ValueError, match="^model.moe.dispatch: tokens=44 must be divisible by"):
             cut = jax.tree.map(lambda a: a[:44], plan)
-            jax.eval_shape(lambda: served(Ring(), cut, x_TD[:44], EXPERTS, params, E))
+            jax.eval_shape(lambda: served(Ragged(), cut, x_TD[:44], EXPERTS, params, E))
         with pytest.raises(
             ValueError, match="^model.moe.num_experts=6: must be divisible by the 8"
         ):
             jax.eval_shape(lambda: served(AllToAll(), plan, x_TD, EXPERTS, params, 6))
     slots = Slots(jnp.zeros((E, 2), jnp.int32), jnp.ones((E, 2)))
-    with pytest.raises(ValueError, match="^model.moe.dispatch=Ring: serves token choice only, and"):
+    with pytest.raises(
+        ValueError, match="^model.moe.dispatch=AllToAll: serves token choice only, and"
+    ):
         with jax.set_mesh(mesh_of(1, 8)):
-            served(Ring(), slots, x_TD, EXPERTS, params, E)
+            served(AllToAll(), slots, x_TD, EXPERTS, params, E)

@@ -3,8 +3,8 @@
 import numpy as np
 
 from moe.analysis import drift
-from moe.routers.keys import Token
-from moe.routing import Corpus
+from moe.data.counts import Corpus
+from moe.routers.parts.keys import Token
 
 
 def test_report_by_hand():

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from synthetic_data import SyntheticDataset
 
-from moe import compiled, mesh, params, sharding, train
-from moe.attention import Attention
-from moe.data import Data
+from moe import params
+from moe.cost import compiled
+from moe.data.data import Data
+from moe.devices import mesh, sharding
 from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.auto import Auto
 from moe.dispatch.einsum import Einsum
@@ -21,19 +22,24 @@ from moe.dispatch.oracle import Oracle
 from moe.dispatch.overflow import Exact
 from moe.dispatch.ragged import Ragged
 from moe.dispatch.ragged_all_to_all import RaggedAllToAll
-from moe.dispatch.ring import Ring
 from moe.experiment import Experiment, Train
-from moe.experts import NullExperts, SharedExpert, SwiGLU
-from moe.layer import MoE
-from moe.losses import Losses
-from moe.model import Transformer
-from moe.multihash import BlockTable, MultiHash
+from moe.experts.feed_forward import SwiGLU
+from moe.experts.null import NullExperts
+from moe.experts.shared import SharedExpert
+from moe.model.attention import Attention
+from moe.model.layer import MoE
+from moe.model.multihash import MultiHash
+from moe.model.transformer import Transformer
+from moe.plan import capacity
 from moe.routers.expert_choice import ExpertChoice
 from moe.routers.hash import Hash
 from moe.routers.loss_free import LossFree
-from moe.routers.noise import FixedNoise
-from moe.routers.top_k import TopK, product
-from moe.routing import capacity
+from moe.routers.parts.losses import Losses
+from moe.routers.parts.noise import FixedNoise
+from moe.routers.parts.ranking import product
+from moe.routers.parts.tables import BlockTable
+from moe.routers.top_k import TopK
+from moe.training import step
 
 pytestmark = pytest.mark.multi_device
 DATASET = SyntheticDataset()
@@ -42,7 +48,6 @@ DISPATCHERS = {  # 8 rows of 16 tokens are 8 groups; at capacity factor 1 a fift
     "einsum": Einsum(capacity_factor=1.0, group_size=16),
     "gather": Gather(capacity_factor=1.0, group_size=16),
     "ragged": Ragged(),
-    "ring": Ring(),
     "all_to_all": AllToAll(capacity_factor=8.0),
     "all_to_all exact": AllToAll(0.5, Exact()),
     "ragged_all_to_all exact": RaggedAllToAll(0.5, Exact()),
@@ -83,7 +88,7 @@ LAYERS = {name: layer(dispatch) for name, dispatch in DISPATCHERS.items()} | {
 @functools.cache
 def first(name):
     """The state before step 0, made on one device."""
-    return jax.tree.map(np.asarray, train.init(experiment(LAYERS[name]), DATASET.corpus))
+    return jax.tree.map(np.asarray, step.init(experiment(LAYERS[name]), DATASET.corpus))
 
 
 @functools.cache
@@ -96,10 +101,10 @@ def trained(name, text=None, begun=None, **changes):
     if text is not None:
         assert mesh.obstacle(mesh.parse(text), run) is None
     with mesh.in_use(mesh.parse(text)) if text else contextlib.nullcontext():
-        state = train.init(run, DATASET.corpus) if begun is None else sharding.put(first(begun))
+        state = step.init(run, DATASET.corpus) if begun is None else sharding.put(first(begun))
         reports = []
-        for step in range(run.train.steps):
-            state, metrics = train.train_step(run, state, DATASET.batch(0, step, 8))
+        for n in range(run.train.steps):
+            state, metrics = step.train_step(run, state, DATASET.batch(0, n, 8))
             reports.append(metrics)
     for metrics in reports:
         jax.tree.map(bit_equal_everywhere, metrics)
@@ -146,8 +151,6 @@ CASES = [
     ("ragged", "fsdp:8"),
     ("ragged", "tensor:4"),
     ("ragged", "fsdp:2,expert:2,tensor:2"),
-    ("ring", "data:2,expert:4"),
-    ("ring", "expert:2,tensor:4"),
     ("all_to_all", "data:2,expert:2,tensor:2"),
     ("all_to_all", "fsdp:2,expert:4"),
     ("all_to_all", "expert:8"),
@@ -178,12 +181,12 @@ class Narrow(ExpertChoice):
 def test_every_step_of_expert_choice_in_groups_is_that_of_one_device_unless_rounding_chooses():
     run = experiment(layer(Einsum(group_size=16), Narrow(), null=NullExperts()))
     used, narrow = mesh.parse("fsdp:2,expert:2,tensor:2"), []
-    state = train.init(run, DATASET.corpus)
-    for step in range(run.train.steps):
-        batch = DATASET.batch(0, step, 8)
+    state = step.init(run, DATASET.corpus)
+    for n in range(run.train.steps):
+        batch = DATASET.batch(0, n, 8)
         with mesh.in_use(used):
-            there = train.train_step(run, sharding.put(jax.tree.map(np.asarray, state)), batch)
-        state, metrics = train.train_step(run, state, batch)
+            there = step.train_step(run, sharding.put(jax.tree.map(np.asarray, state)), batch)
+        state, metrics = step.train_step(run, state, batch)
         narrow.append(float(metrics.metrics["narrow"]))
         if not narrow[-1]:
             after = jax.tree.map(np.asarray, there)
@@ -220,7 +223,7 @@ def test_a_step_on_a_mesh_is_that_of_one_device():
 def step_text(run, text):
     """The optimized program of a training step."""
     with mesh.in_use(mesh.parse(text)):
-        lowered = train.lower(run)
+        lowered = step.lower(run)
     return lowered.compile().as_text()
 
 
@@ -235,7 +238,6 @@ GOLDEN = {  # how often each kind runs in a step of 2 layers, one of them with e
     # The same, and once the numbers of the experts of the rows.
     ("all_to_all", "expert:4"): {"all-reduce": 2, "all-to-all": 5},
     # Tokens, experts and gates are gathered and sums scattered; backward the other way round.
-    ("ring", "expert:4"): {"all-gather": 4, "all-reduce": 2, "reduce-scatter": 3},
     ("ragged", "expert:4"): {"all-gather": 4, "all-reduce": 2, "reduce-scatter": 3},
 }
 
@@ -266,7 +268,7 @@ def test_fsdp_gathers_each_weight_and_no_token():
 def test_every_device_holds_its_part_of_the_state():
     run = experiment(LAYERS["ragged"])
     with mesh.in_use(mesh.parse("fsdp:2,expert:2,tensor:2")):
-        state = train.abstract_state(run)
+        state = step.abstract_state(run)
     whole = sum(leaf.size for leaf in jax.tree.leaves(state))
     part = sum(np.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(state))
     # Experts are cut 8-fold, the rest at most 4-fold; norms and the router are whole.

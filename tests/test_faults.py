@@ -17,8 +17,9 @@ import fake_gcs
 import numpy as np
 import pytest
 
-from moe import checkpoint, metrics, store
-from moe.checkpoint_format import open_orbax, read_record
+from moe.checkpoint import places, restore
+from moe.checkpoint.format import open_orbax, read_record
+from moe.training import record
 
 ROOT = pathlib.Path(__file__).parent.parent
 STEPS = 40
@@ -65,7 +66,7 @@ def ended(process):
 
 
 def step_of(workdir):
-    rows = metrics.read(workdir / "top1/seed0/metrics.jsonl")
+    rows = record.read(workdir / "top1/seed0/metrics.jsonl")
     return rows[-1]["step"] if rows else 0
 
 
@@ -89,9 +90,9 @@ def left(workdir):
     result = json.loads((run / "result.json").read_text())
     del result["timing"], result["environment"]["commit"]  # somebody may commit meanwhile
     orbax = open_orbax()
-    record = read_record(orbax, store.at(run / "checkpoints"), STEPS)
+    record = read_record(orbax, places.at(run / "checkpoints"), STEPS)
     orbax.close()
-    return rows, result, record["leaves"], store.at(run / "checkpoints").steps()
+    return rows, result, record["leaves"], places.at(run / "checkpoints").steps()
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +106,7 @@ def undisturbed(tmp_path_factory):
 def same(workdir, undisturbed):
     assert left(workdir) == left(undisturbed)
     one, two = (
-        checkpoint.restore_params(place / "top1/seed0/checkpoints")
-        for place in (workdir, undisturbed)
+        restore.restore_params(place / "top1/seed0/checkpoints") for place in (workdir, undisturbed)
     )
     np.testing.assert_array_equal(one["embedding_VD"], two["embedding_VD"])
 
@@ -152,7 +152,7 @@ def test_a_signal_saves_the_step_and_says_how_to_resume(number, undisturbed, tmp
     code, err = ended(process)
     step = step_of(tmp_path)
     assert code == 0 and sent <= step <= sent + 1, err  # the step that was under way
-    assert store.at(tmp_path / "top1/seed0/checkpoints").steps() == [0, step] and step < STEPS
+    assert places.at(tmp_path / "top1/seed0/checkpoints").steps() == [0, step] and step < STEPS
     assert err.splitlines()[-1] == (
         f"stopped, saved: top1 seed 0 at step {step}; the same command resumes"
     )
@@ -190,12 +190,12 @@ def test_a_full_disk_stops_in_one_line_and_the_run_resumes(undisturbed, tmp_path
     wait_for(process, lambda: step_of(tmp_path) >= 8)
     process.kill()
     process.communicate()
-    before = store.at(tmp_path / "top1/seed0/checkpoints").steps()
+    before = places.at(tmp_path / "top1/seed0/checkpoints").steps()
     code, err = ended(started(tmp_path, *more, LARGEST_FILE="40000"))
     assert code == 2 and "Traceback" not in err, err
     last = err.splitlines()[-1]
     assert last.startswith("error: ") and "could not be saved" in last and "resumes" in last
-    assert store.at(tmp_path / "top1/seed0/checkpoints").steps() == before
+    assert places.at(tmp_path / "top1/seed0/checkpoints").steps() == before
     assert ended(started(tmp_path, *more))[0] == 0
     assert left(tmp_path)[:3] == left(undisturbed)[:3]
 

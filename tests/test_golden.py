@@ -16,17 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moe import conventions, losses
 from moe.analysis.load import max_violation
+from moe.convert import conventions
 from moe.dispatch.einsum import Einsum
-from moe.experts import ReLU
-from moe.layer import MoE
-from moe.losses import Losses
+from moe.experts.feed_forward import ReLU
+from moe.model.layer import MoE
+from moe.plan import capacity
 from moe.routers.loss_free import LossFree
-from moe.routers.scores import Sigmoid
+from moe.routers.parts import losses
+from moe.routers.parts.losses import Losses
+from moe.routers.parts.scores import Sigmoid
 from moe.routers.sinkhorn import Sinkhorn
 from moe.routers.top_k import TopK
-from moe.routing import capacity
 
 T, E, K = 6, 4, 2
 LOGITS_TE = jnp.array(

@@ -8,19 +8,21 @@ import numpy as np
 import pytest
 from synthetic_data import SyntheticDataset
 
-from moe import params, train
-from moe.attention import Attention
-from moe.data import Data
+from moe import params
+from moe.data.data import Data
 from moe.experiment import Experiment, Train
-from moe.experts import SwiGLU
-from moe.layer import MoE
-from moe.losses import Losses
-from moe.model import Transformer, map_routers
+from moe.experts.feed_forward import SwiGLU
+from moe.model.attention import Attention
+from moe.model.depth import map_routers
+from moe.model.layer import MoE
+from moe.model.transformer import Transformer
 from moe.routers.hash import BALANCED
 from moe.routers.kmeans import KMeans
 from moe.routers.loss_free import LossFree
+from moe.routers.parts.losses import Losses
 from moe.routers.relu import ReLURouter
 from moe.routers.top_k import TopK
+from moe.training import step
 
 DATASET = SyntheticDataset()
 
@@ -57,13 +59,13 @@ def test_microbatches_and_devices_give_the_loss_gradient_and_update_of_one_batch
     router = ROUTERS[name]
     batch = jax.tree.map(jnp.asarray, DATASET.batch(0, 0, 8))
     whole = experiment(router)
-    params = train.init(whole, DATASET.corpus).params
+    params = step.init(whole, DATASET.corpus).params
     learned, fixed = params.split_state(params)
     rng = jax.random.key(0)
 
     @functools.partial(jax.jit, static_argnums=0)
     def run(experiment, learned, fixed, batch):
-        grads, metrics = train.gradients(experiment, learned, fixed, batch, rng)
+        grads, metrics = step.gradients(experiment, learned, fixed, batch, rng)
 
         def update(p, n):
             return router.update(p, metrics.load_NE[n], metrics.stats[n])
@@ -94,8 +96,8 @@ def test_a_sequence_scope_is_not_the_batch():
     found = []
     for scope in ("batch", "sequence"):
         run = experiment(TopK(k=2, losses=Losses(load_balance=0.5, z_loss=0.0, scope=scope)))
-        learned, fixed = params.split_state(train.init(run, DATASET.corpus).params)
-        gradients = jax.jit(train.gradients, static_argnums=0)
+        learned, fixed = params.split_state(step.init(run, DATASET.corpus).params)
+        gradients = jax.jit(step.gradients, static_argnums=0)
         metrics = gradients(run, learned, fixed, batch, jax.random.key(0))[1]
         found.append(float(metrics.loss - metrics.nats))
     # Within a sequence loads are less even than over all: the loss is larger.

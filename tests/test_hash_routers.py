@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from moe.data.counts import Corpus
 from moe.routers import hash as hashing
-from moe.routers.hash import BALANCED, BIGRAM, Hash, ScalarGate, ScoreGate
-from moe.routers.keys import Next, NGram, Position, Previous, Token
-from moe.routers.tables import ClusteredTable, DispersedTable, RandomTable, cooccurrence
-from moe.routing import Corpus
+from moe.routers.hash import BALANCED, BIGRAM, Hash
+from moe.routers.parts.gates import ScalarGate, ScoreGate
+from moe.routers.parts.keys import Next, NGram, Position, Previous, Token
+from moe.routers.parts.tables import ClusteredTable, DispersedTable, RandomTable, cooccurrence
 
 D, E, V = 8, 4, 40
 IDS = jnp.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]], jnp.int32)

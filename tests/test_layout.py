@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 from synthetic_data import SyntheticDataset
 
-from moe import cost, registry, train
-from moe.attention import Attention
-from moe.data import Data
+from moe import fields
+from moe.cost import account
+from moe.data.data import Data
 from moe.experiment import Experiment, Train
-from moe.experts import SwiGLU
-from moe.layer import MoE
-from moe.layout import First, Last
-from moe.model import Transformer
+from moe.experts.feed_forward import SwiGLU
+from moe.model.attention import Attention
+from moe.model.layer import MoE
+from moe.model.transformer import Transformer
 from moe.routers.expert_choice import ExpertChoice
 from moe.routers.hash import BALANCED, Hash
+from moe.routers.layout import First, Last
 from moe.routers.loss_free import LossFree
 from moe.routers.top_k import TopK
+from moe.training import step
 
 DATASET = SyntheticDataset()
 
@@ -46,11 +48,11 @@ def test_routers_by_depth():
 
 def test_one_override_says_it():
     experiment = Experiment(model(None))
-    changed = registry.override(experiment, "model.layout", "first")
-    changed = registry.override(changed, "model.layout.router_there", "hash_random")
-    changed = registry.override(changed, "model.layout.layers", "2")
+    changed = fields.override(experiment, "model.layout", "first")
+    changed = fields.override(changed, "model.layout.router_there", "hash_random")
+    changed = fields.override(changed, "model.layout.layers", "2")
     assert changed.model.routers == (Hash(), Hash(), TopK(k=2))
-    assert registry.override(changed, "model.layout", "none") == experiment
+    assert fields.override(changed, "model.layout", "none") == experiment
 
 
 @pytest.mark.slow
@@ -60,10 +62,10 @@ def test_training_updates_each_layer_by_its_own_router():
         Data(sequence_length=16),
         train=Train(batch=4),
     )
-    state = train.init(run, DATASET.corpus)
+    state = step.init(run, DATASET.corpus)
     table = state.params["layers"]["block0"]["moe"]["router"]["state"]["expert_VK"]
     table = np.asarray(table)
-    state, metrics = train.train_step(run, state, DATASET.batch(0, 0, 4))
+    state, metrics = step.train_step(run, state, DATASET.batch(0, 0, 4))
     blocks = state.params["layers"]
     np.testing.assert_array_equal(blocks["block0"]["moe"]["router"]["state"]["expert_VK"], table)
     for n in (1, 2):
@@ -83,7 +85,7 @@ def test_a_loss_is_averaged_over_the_layers_that_have_it():
     learned, fixed = params.split_state(params)
     run = Experiment(layered, Data(sequence_length=16), train=Train(batch=2))
     batch = DATASET.batch(0, 0, 2)
-    gradients = jax.jit(train.gradients, static_argnums=0)
+    gradients = jax.jit(step.gradients, static_argnums=0)
     metrics = gradients(run, learned, fixed, batch, jax.random.key(0))[1]
     want = np.mean([float(losses["z_loss"]) for losses in reports.losses[1:]])
     np.testing.assert_allclose(metrics.losses["z_loss"], want, rtol=1e-5)
@@ -91,7 +93,7 @@ def test_a_loss_is_averaged_over_the_layers_that_have_it():
 
 def test_cost_counts_every_layer_by_its_own_router():
     # Per layer 3 * 16 * 8 * choices: 2 and 2 and 1; routers of 16 x 4 in two of three layers.
-    parts = cost.params_by_part(model(Last(Hash(k=1), 1)), tokens=64)
+    parts = account.params_by_part(model(Last(Hash(k=1), 1)), tokens=64)
     assert parts["experts"] == 3 * 16 * 8 * (2 + 2 + 1) and parts["router"] == 2 * 64
 
 

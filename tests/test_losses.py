@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moe import losses
+from moe.routers.parts import losses
 
 
 @pytest.mark.parametrize("K", [1, 2, 3])

@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 from synthetic_data import SyntheticDataset
 
-from moe import mesh, sharding, train
-from moe.attention import Attention
-from moe.data import Data
+from moe.data.data import Data
+from moe.devices import mesh, sharding
+from moe.devices.mesh import Mesh
 from moe.dispatch.einsum import Einsum
 from moe.dispatch.gather import Gather
 from moe.experiment import Experiment, Train
-from moe.experts import NullExperts, SharedExpert, SwiGLU
-from moe.layer import MoE
-from moe.mesh import Mesh
-from moe.model import Transformer
-from moe.multihash import MultiHash
+from moe.experts.feed_forward import SwiGLU
+from moe.experts.null import NullExperts
+from moe.experts.shared import SharedExpert
+from moe.model.attention import Attention
+from moe.model.layer import MoE
+from moe.model.multihash import MultiHash
+from moe.model.transformer import Transformer
+from moe.training import step
 
 P = jax.P
 
@@ -160,7 +163,7 @@ PARTS = MoE(experts=SwiGLU(24), shared=SharedExpert(SwiGLU(8)), null=NullExperts
 
 @pytest.mark.multi_device
 def test_every_array_of_the_state_has_the_spec_of_its_name():
-    state = train.abstract_state(experiment(PARTS))
+    state = step.abstract_state(experiment(PARTS))
     with mesh.in_use(Mesh(fsdp=2, expert=2, tensor=2)):
         specs = sharding.specs(state)
     assert specs.step == P()
@@ -179,10 +182,10 @@ def test_every_array_of_the_state_has_the_spec_of_its_name():
 def test_a_state_is_born_in_parts_with_the_numbers_of_one_device():
     run, dataset = experiment(PARTS), SyntheticDataset()
     with mesh.in_use(Mesh(fsdp=2, expert=2, tensor=2)):
-        state = train.init(run, dataset.corpus)
+        state = step.init(run, dataset.corpus)
     w_in_EDF = state.params["layers"]["block1"]["moe"]["experts"]["w_in_EDF"]
     assert w_in_EDF.addressable_shards[0].data.shape == (1, 4, 8, 12)
-    jax.tree.map(np.testing.assert_array_equal, state, train.init(run, dataset.corpus))
+    jax.tree.map(np.testing.assert_array_equal, state, step.init(run, dataset.corpus))
 
 
 @pytest.mark.multi_device

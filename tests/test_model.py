@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from moe.attention import Attention, normalize, rotate
 from moe.dispatch.einsum import Einsum
 from moe.dispatch.oracle import Oracle
-from moe.experts import ReLU, SwiGLU
-from moe.flax_host import NnxMoE
-from moe.layer import MoE
-from moe.losses import Losses
-from moe.model import Transformer, map_routers
+from moe.experts.feed_forward import ReLU, SwiGLU
+from moe.model.attention import Attention, normalize, rotate
+from moe.model.depth import map_routers
+from moe.model.flax_host import NnxMoE
+from moe.model.layer import MoE
+from moe.model.transformer import Transformer
 from moe.routers.hash import Hash
+from moe.routers.parts.losses import Losses
 from moe.routers.top_k import TopK
 
 V, L, D = 32, 12, 16

@@ -7,16 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moe.multihash import BlockTable, MultiHash
+from moe.data.counts import Corpus
+from moe.model.multihash import MultiHash
 from moe.routers.hash import BALANCED, Hash
-from moe.routing import Corpus
+from moe.routers.parts.tables import BlockTable
 
 T, D, E, F, K, V = 30, 12, 8, 5, 2, 20
 
 
 @pytest.fixture(scope="module")
 def layer():
-    from moe.experts import ReLU
+    from moe.experts.feed_forward import ReLU
 
     return MultiHash(E, Hash(k=K, table=BlockTable()), experts=ReLU(F), block=4)
 

@@ -17,7 +17,9 @@ from test_train import DATASET, experiment
 from experiments import interrupts, lock, progress, request
 from experiments.mistakes import is_mistake, line
 from experiments.task import Task
-from moe import accelerators, checkpoint, goodput, loop, metrics, store
+from moe.checkpoint import places, restore
+from moe.cost import accelerators
+from moe.training import clock, loop, record, sinks
 
 
 @pytest.mark.parametrize(
@@ -53,16 +55,16 @@ def test_mfu_by_hand(monkeypatch):
 
 def test_goodput_adds_up(monkeypatch):
     ticks = iter([0.0, 1.0, 4.0, 5.0, 6.0, 10.0])
-    monkeypatch.setattr(goodput.time, "perf_counter", lambda: next(ticks))
-    clock = goodput.Clock()  # at 0
-    with clock("stepping"):  # 1 to 4
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: next(ticks))
+    watch = clock.Clock()  # at 0
+    with watch("stepping"):  # 1 to 4
         pass
-    with pytest.raises(KeyError), clock("saving"):  # 5 to 6
+    with pytest.raises(KeyError), watch("saving"):  # 5 to 6
         raise KeyError
-    seconds = clock.seconds()  # at 10
+    seconds = watch.seconds()  # at 10
     assert seconds["stepping"] == 3 and seconds["saving"] == 1 and seconds["other"] == 6
-    assert goodput.goodput(seconds) == 0.3
-    assert goodput.line(seconds) == "goodput 30% (other 6.0 s, stepping 3.0 s, saving 1.0 s)"
+    assert clock.goodput(seconds) == 0.3
+    assert clock.line(seconds) == "goodput 30% (other 6.0 s, stepping 3.0 s, saving 1.0 s)"
 
 
 def test_the_line_of_progress():
@@ -127,9 +129,9 @@ def test_a_nan_in_the_parameters_is_never_saved(quick, tmp_path):
     quick[8] = float("nan")  # the loss of step 8 is still fine
     with pytest.raises(FloatingPointError, match="params/w_A is not finite at step 8: .*4 is kept"):
         loop.train(experiment(), DATASET, tmp_path, "text")
-    assert store.at(tmp_path / "checkpoints").steps() == [0, 4]
+    assert places.at(tmp_path / "checkpoints").steps() == [0, 4]
     np.testing.assert_array_equal(
-        checkpoint.restore_params(tmp_path / "checkpoints")["w_A"], [1, 4, 1]
+        restore.restore_params(tmp_path / "checkpoints")["w_A"], [1, 4, 1]
     )
 
 
@@ -137,8 +139,8 @@ def test_a_nan_in_the_loss_stops_at_its_step(quick, tmp_path):
     quick["loss"] = 7  # between two logs, evaluations and saves
     with pytest.raises(FloatingPointError, match=f"loss=nan at step 7 in {tmp_path}"):
         loop.train(experiment(), DATASET, tmp_path, "text")
-    assert store.at(tmp_path / "checkpoints").steps() == [0, 4]
-    assert metrics.read(tmp_path / "metrics.jsonl")[-1]["step"] == 7
+    assert places.at(tmp_path / "checkpoints").steps() == [0, 4]
+    assert record.read(tmp_path / "metrics.jsonl")[-1]["step"] == 7
 
 
 def test_a_stop_saves_its_step_and_the_run_goes_on_from_there(quick, tmp_path):
@@ -149,10 +151,10 @@ def test_a_stop_saves_its_step_and_the_run_goes_on_from_there(quick, tmp_path):
 
     with pytest.raises(loop.Stopped, match="saved at step 5"):
         loop.train(experiment(), DATASET, tmp_path, "text", log, lambda: len(seen) >= 5)
-    assert store.at(tmp_path / "checkpoints").steps() == [0, 4, 5]
+    assert places.at(tmp_path / "checkpoints").steps() == [0, 4, 5]
     result = loop.train(experiment(), DATASET, tmp_path, "text")
     assert result.resumed_from == 5 and int(result.state.step) == 12
-    kinds = [(row["kind"], row["step"]) for row in metrics.read(tmp_path / "metrics.jsonl")]
+    kinds = [(row["kind"], row["step"]) for row in record.read(tmp_path / "metrics.jsonl")]
     assert kinds == [("train", 4), ("eval", 6), ("train", 8), ("train", 12), ("eval", 12)]
 
 
@@ -169,7 +171,7 @@ def test_a_profile_of_some_steps(quick, tmp_path, monkeypatch):
     monkeypatch.setattr(jax.profiler, "start_trace", lambda place: calls.append(place))
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("stop"))
     steps = []
-    watch = metrics.Watch(profile=(3, 5))
+    watch = sinks.Watch(profile=(3, 5))
 
     def log(row):
         if row["kind"] == "step":
@@ -182,7 +184,7 @@ def test_a_profile_of_some_steps(quick, tmp_path, monkeypatch):
 
 
 def test_a_profile_can_be_opened(tmp_path):
-    log = metrics.MetricsLog(tmp_path, 0, metrics.Watch(profile=(1, 2)))
+    log = record.MetricsLog(tmp_path, 0, sinks.Watch(profile=(1, 2)))
     for step in (1, 2, 3):
         log.watch_step(step)
         jnp.sin(jnp.ones(8)).block_until_ready()
@@ -205,7 +207,7 @@ def test_weights_and_biases_by_a_stand_in(tmp_path, monkeypatch):
     stand_in.init = lambda **named: begun.append(named) or Run()
     monkeypatch.setitem(sys.modules, "wandb", stand_in)
     for _ in range(2):
-        log = metrics.MetricsLog(tmp_path, 0, metrics.Watch(wandb="mine", name="a/b"))
+        log = record.MetricsLog(tmp_path, 0, sinks.Watch(wandb="mine", name="a/b"))
         log.write({"kind": "train", "step": 3, "loss": 1.5})
         log.close()
     assert begun[0] == begun[1] and begun[0]["project"] == "mine" and begun[0]["name"] == "a/b"
@@ -260,7 +262,7 @@ def test_a_record_of_garbage_is_cut_where_it_begins(tmp_path):
     good = '{"kind": "train", "step": 1}\n'
     for bad in (b"\xff\xfe\n", b"[1]\n", b"12\n", b'{"kind": "train"}\n', b'{"step": "x"}\n'):
         (tmp_path / "metrics.jsonl").write_bytes(good.encode() + bad + good.encode())
-        assert metrics.read(tmp_path / "metrics.jsonl") == [{"kind": "train", "step": 1}]
+        assert record.read(tmp_path / "metrics.jsonl") == [{"kind": "train", "step": 1}]
 
 
 def test_notices_are_printed(capsys):

@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 
 from experiments.mistakes import is_mistake, line
 from experiments.request import request, resolve
-from moe import registry
+from moe import fields, registry
 
 STUDY = "dense_topk_hash"
 ARMS = ("dense", "top2", "hash_balanced")
 PATHS = sorted(
-    {path for arm in ARMS for path in registry.fields(resolve(STUDY, (arm,), "tiny", ())[arm])}
+    {path for arm in ARMS for path in fields.fields(resolve(STUDY, (arm,), "tiny", ())[arm])}
 )
 NAMES = sorted({name for kind in registry.HOMES for name in registry.names(kind)})
 TEXTS = st.one_of(
@@ -32,7 +32,7 @@ def answer(arm, assignments):
         return line(error)
     assert experiment.validate() is experiment
     assert hash(experiment) == hash(experiment)  # a static argument of jit
-    assert registry.expression(experiment)
+    assert fields.expression(experiment)
     return None
 
 

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moe import conventions
+from moe.convert import conventions
 from moe.dispatch.einsum import Einsum
-from moe.losses import Losses
-from moe.routers.loss_free import DEEPSEEK_V3
-from moe.routers.top_k import DEEPSEEK_V2, MIXTRAL, OLMOE, QWEN3, SWITCH, TopK
+from moe.routers.parts.losses import Losses
+from moe.routers.published import DEEPSEEK_V2, DEEPSEEK_V3, MIXTRAL, OLMOE, QWEN3, SWITCH
+from moe.routers.top_k import TopK
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from dispatch_contract import mesh_of, served
 
-from moe import placement
+from moe.decode import replicas
+from moe.dispatch import placement
 from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.gather import Gather
 from moe.dispatch.placed import Placed, hold
 from moe.dispatch.ragged import Ragged
-from moe.experts import SwiGLU
-from moe.layer import MoE
-from moe.model import Transformer
+from moe.experts.feed_forward import SwiGLU
+from moe.model.layer import MoE
+from moe.model.transformer import Transformer
+from moe.plan import Choices, Mix
 from moe.routers.top_k import TopK
-from moe.routing import Choices, Mix
 
 # The example in the README of the published code: 2 layers of 12 experts, 16 replicas, 4 groups,
 # 2 nodes, 8 devices.
@@ -154,7 +155,7 @@ def test_a_whole_model_is_served_from_copies():
     params = jax.jit(model.init)(jax.random.key(0), id_BL)["params"]
     want_BLV, reports = jax.jit(model.apply)({"params": params}, id_BL)
     expert_NP = np.stack([placement.place(load, 6, devices=2) for load in reports.load_NE])
-    placed, held = placement.serve(model, params, expert_NP)
+    placed, held = replicas.serve(model, params, expert_NP)
     assert placed == dataclasses.replace(
         model, moe=dataclasses.replace(model.moe, dispatch=Placed(model.moe.dispatch, 6))
     )

@@ -14,8 +14,8 @@ import time
 import numpy as np
 import pytest
 
-from moe import mesh
-from moe.metrics import read
+from moe.devices import processes
+from moe.training.record import read
 
 COMMAND = pathlib.Path(__file__).parent / "synthetic_command.py"
 FIELDS = [
@@ -114,7 +114,7 @@ def test_processes_change_no_result_and_others_go_on_where_they_stopped(tmp_path
 )
 def test_a_bad_address_is_one_line(coordinator, count, number, line):
     with pytest.raises(ValueError) as error:
-        mesh.join(coordinator, count, number)
+        processes.join(coordinator, count, number)
     assert str(error.value) == line
 
 
@@ -131,7 +131,7 @@ def two_at_work(workdir):
 def test_when_a_process_dies_the_other_stops_in_time_and_says_why(tmp_path):
     processes = two_at_work(tmp_path)
     processes[1].kill()
-    text = processes[0].communicate(timeout=2 * mesh.PATIENCE_S)[0]
+    text = processes[0].communicate(timeout=2 * processes.PATIENCE_S)[0]
     processes[1].communicate()
     # Its own line where a collective failed; JAX ends a process that waits for the dead one.
     lines = [line for line in text.splitlines() if line.startswith("error: ")]

@@ -88,7 +88,7 @@ def test_the_example_router_runs():
     code = re.search(r"```python\n(\"\"\"Position.*?)```", TEXT, re.DOTALL)[1]
     names = {"__name__": "position"}
     exec(code, names)
-    from moe.layer import MoE
+    from moe.model.layer import MoE
 
     layer = MoE(num_experts=4, router=names["Position"]())
     params = layer.init(jax.random.key(0), 8, 16)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import flax.linen as nn
 import pytest
 
-from moe import registry
+from moe import fields, registry
 
 
 class Engine(Protocol):
@@ -174,14 +174,14 @@ def test_a_wrong_name_is_one_line_with_the_nearest(call, line):
     ],
 )
 def test_override_reads_the_annotation(path, text, value):
-    changed = registry.override(Trial(), path, text)
+    changed = fields.override(Trial(), path, text)
     found = changed
     for name in path.split("."):
         found = getattr(found, name)
     assert found == value and type(found) is type(value)
     differing = {
         p
-        for p, v in (registry.fields(Trial()).items() ^ registry.fields(changed).items())
+        for p, v in (fields.fields(Trial()).items() ^ fields.fields(changed).items())
         if not p.startswith(path)
     }
     assert not differing, "an override changes nothing else"
@@ -228,8 +228,8 @@ def test_override_reads_the_annotation(path, text, value):
 )
 def test_a_value_that_does_not_fit_is_one_line(path, text, rule):
     with pytest.raises(ValueError) as error:
-        registry.override(Trial(), path, text)
-    assert not isinstance(error.value, registry.MissingField)
+        fields.override(Trial(), path, text)
+    assert not isinstance(error.value, fields.MissingField)
     if rule is None:
         names = ", ".join(field.name for field in dataclasses.fields(Train))
         rule = f"has fields; set one of its fields ({names})"
@@ -252,14 +252,14 @@ def test_a_value_that_does_not_fit_is_one_line(path, text, rule):
     ],
 )
 def test_a_path_that_is_not_there_is_a_missing_field(path, rule):
-    with pytest.raises(registry.MissingField) as error:
-        registry.override(Trial(), path, "1")
+    with pytest.raises(fields.MissingField) as error:
+        fields.override(Trial(), path, "1")
     assert str(error.value).startswith(f"{path}=1: ") and "\n" not in str(error.value)
     assert rule is None or str(error.value) == f"{path}=1: {rule}"
 
 
 def test_fields_are_leaves_under_dotted_paths():
-    leaves = registry.fields(Trial(model=Network(moe=Mixture(router=Electric()))))
+    leaves = fields.fields(Trial(model=Network(moe=Mixture(router=Electric()))))
     assert list(leaves)[:8] == [
         "model",
         "model.width",
@@ -271,7 +271,7 @@ def test_fields_are_leaves_under_dotted_paths():
         "train",
     ]
     assert leaves["model.moe.router"] == "Electric" and leaves["model.moe.router.cells"] == (1, 2)
-    assert registry.fields(Trial(model=Network(moe=None)))["model.moe"] is None
+    assert fields.fields(Trial(model=Network(moe=None)))["model.moe"] is None
 
 
 def rebuilt(text):
@@ -293,11 +293,11 @@ def rebuilt(text):
     ],
 )
 def test_expression_rebuilds_an_equal_tree(tree):
-    assert rebuilt(registry.expression(tree)) == tree
+    assert rebuilt(fields.expression(tree)) == tree
 
 
 def test_expression_is_one_field_a_line_with_its_imports():
-    assert registry.expression(Mixture(num_experts=3)) == (
+    assert fields.expression(Mixture(num_experts=3)) == (
         f"from {__name__} import Diesel, Mixture\n"
         "\n"
         "Mixture(\n"
@@ -313,16 +313,16 @@ def test_expression_is_one_field_a_line_with_its_imports():
 
 def test_expression_refuses_what_has_no_literal():
     with pytest.raises(TypeError, match="has no literal"):
-        registry.expression(Train(anything=object()))
+        fields.expression(Train(anything=object()))
     with pytest.raises(TypeError, match="nan"):
-        registry.expression(Train(rate=math.nan))
+        fields.expression(Train(rate=math.nan))
 
 
 def test_expression_refuses_two_classes_of_one_name():
     other = dataclasses.make_dataclass("Train", [("x", int, 1)], frozen=True)
     other.__module__ = "elsewhere"
     with pytest.raises(TypeError, match="two classes named Train"):
-        registry.expression(Train(anything=other()))
+        fields.expression(Train(anything=other()))
 
 
 @pytest.mark.parametrize(

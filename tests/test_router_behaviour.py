@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from moe.losses import Adaptive, Losses
+from moe.routers.auction import Base, balanced_assignment
 from moe.routers.batch_priority import BatchPriority
 from moe.routers.cosine import Cosine
 from moe.routers.dense import DenseSoftmax
@@ -16,11 +16,13 @@ from moe.routers.expert_choice import ExpertChoice
 from moe.routers.gshard import GShard
 from moe.routers.guided import Labelled, Supervised
 from moe.routers.kmeans import KMeans
-from moe.routers.loss_free import LossFree, Proportional, Sign
-from moe.routers.noise import FixedNoise, Gumbel, Jitter, LearnedNoise
+from moe.routers.loss_free import LossFree
+from moe.routers.parts.losses import Adaptive, Losses
+from moe.routers.parts.noise import FixedNoise, Gumbel, Jitter, LearnedNoise
+from moe.routers.parts.rules import Proportional, Sign
+from moe.routers.parts.scores import Sigmoid, SqrtSoftplus
 from moe.routers.relu import ReLURouter
-from moe.routers.scores import Sigmoid, SqrtSoftplus
-from moe.routers.sinkhorn import Base, Sinkhorn, balanced_assignment, normalise
+from moe.routers.sinkhorn import Sinkhorn, normalise
 from moe.routers.soft import Soft
 from moe.routers.stability import Frozen, LearnedThenFrozen, Redrawn
 from moe.routers.top_k import Logits, TopK, chance

@@ -9,7 +9,8 @@ import router_contract
 from router_contract import CONTRACT, registered
 
 from moe import registry
-from moe.routers.hash import Hash, ScoreGate
+from moe.routers.hash import Hash
+from moe.routers.parts.gates import ScoreGate
 from moe.routers.stability import Frozen
 from moe.routers.top_k import TopK
 

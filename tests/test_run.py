@@ -15,7 +15,8 @@ import pytest
 from synthetic_data import SyntheticDataset
 
 from experiments import bench, bench_parts, live, report, run, runs, workers
-from moe.data import loader, ngram, tokenizer
+from moe.analysis import ngram
+from moe.data import loader, tokenizer
 
 ROOT = pathlib.Path(__file__).parent.parent
 SMALL = [

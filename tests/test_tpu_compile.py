@@ -14,16 +14,15 @@ import numpy as np
 import pytest
 from dispatch_contract import served
 
-from moe.compiled import collectives
+from moe.cost.compiled import collectives
 from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.overflow import Exact
 from moe.dispatch.ragged import Ragged
 from moe.dispatch.ragged_all_to_all import RaggedAllToAll
-from moe.dispatch.ring import Ring
-from moe.experts import SwiGLU
+from moe.experts.feed_forward import SwiGLU
 from moe.kernels.contract import Groups
 from moe.kernels.grouped import PerPlatform
-from moe.routing import Choices
+from moe.plan import Choices
 
 pytestmark = [
     pytest.mark.tpu,
@@ -122,7 +121,7 @@ def test_the_dropless_layer_compiles_forward_and_backward(name):
         # 2048 tokens, the experts (4 bytes) and the gates (sent in 2) of their 2 choices; the
         # gradient once more. A device gets back the sums of its 256 tokens, twice.
         (
-            Ring(),
+            Ragged(),
             [
                 ("all-gather", 2048 * 2 * 2),
                 ("all-gather", 2048 * 2 * 4),
@@ -142,7 +141,7 @@ def test_the_dropless_layer_compiles_forward_and_backward(name):
             + 2 * [("ragged-all-to-all", 1024 * 256 * 2)],
         ),
     ],
-    ids=["all_to_all", "ring", "ragged_all_to_all"],
+    ids=["all_to_all", "ragged", "ragged_all_to_all"],
 )
 def test_collectives_and_their_bytes_on_a_slice_of_eight(dispatch, want):
     auto = (jax.sharding.AxisType.Auto,)

@@ -10,19 +10,21 @@ import optax
 import pytest
 from synthetic_data import SyntheticDataset
 
-from moe import loop, metrics, params, train
+from moe import params
 from moe.analysis import load
-from moe.attention import Attention
-from moe.data import Data
-from moe.evaluate import evaluate
+from moe.data.data import Data
 from moe.experiment import Experiment, Train
-from moe.experts import SwiGLU
-from moe.layer import MoE
-from moe.model import Transformer
-from moe.optimizer import Optimizer, WarmupCosine, WarmupStableDecay
+from moe.experts.feed_forward import SwiGLU
+from moe.model.attention import Attention
+from moe.model.layer import MoE
+from moe.model.transformer import Transformer
+from moe.optimizer.adamw import Optimizer
+from moe.optimizer.schedules import WarmupCosine, WarmupStableDecay
 from moe.params import decayed
 from moe.routers.hash import BALANCED
 from moe.routers.top_k import TopK
+from moe.training import loop, record, sinks, step
+from moe.training.evaluate import evaluate
 
 DATASET = SyntheticDataset()
 
@@ -76,7 +78,7 @@ def test_a_killed_run_resumes_exactly(finished, tmp_path):
     assert resumed.evaluation.val_loss == result.evaluation.val_loss
 
     def record(path):
-        rows = metrics.read(path / "metrics.jsonl")
+        rows = record.read(path / "metrics.jsonl")
         return [{k: v for k, v in row.items() if k not in ("tokens_per_s", "mfu")} for row in rows]
 
     assert record(tmp_path) == record(directory)
@@ -96,7 +98,7 @@ def test_the_record_of_a_run(finished):
     assert kinds == [
         ("train", 4), ("eval", 6), ("train", 8), ("train", 12), ("eval", 12),
     ]  # fmt: skip
-    last = metrics.read(directory / "metrics.jsonl")[-1]
+    last = record.read(directory / "metrics.jsonl")[-1]
     assert last["val_loss"] == result.evaluation.val_loss and last["tokens"] == 12 * 4 * 16
     row = next(row for row in rows if row["kind"] == "train")
     assert row["loss"] > row["nats"] and len(row["router"]["load_entropy"]) == 2
@@ -111,11 +113,11 @@ def test_another_experiment_in_the_folder_is_refused(finished):
 @pytest.mark.parametrize("router", [None, TopK(k=1), BALANCED], ids=["dense", "top1", "hash"])
 def test_training_learns_and_leaves_state_alone(router):
     run = experiment(router, steps=60)
-    state = train.init(run, DATASET.corpus)
+    state = step.init(run, DATASET.corpus)
     fixed = jax.tree.map(np.array, params.split_state(state.params)[1])
     losses = []
-    for step in range(60):
-        state, found = train.train_step(run, state, DATASET.batch(0, step, 4))
+    for n in range(60):
+        state, found = step.train_step(run, state, DATASET.batch(0, n, 4))
         losses.append(float(found.nats))
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.3
     same(params.split_state(state.params)[1], fixed)
@@ -124,9 +126,9 @@ def test_training_learns_and_leaves_state_alone(router):
 
 def test_every_learned_leaf_moves_in_one_step():
     run = experiment()
-    state = train.init(run, DATASET.corpus)
+    state = step.init(run, DATASET.corpus)
     before = jax.tree.map(np.array, state.params)
-    after, _ = train.train_step(run, state, DATASET.batch(0, 0, 4))
+    after, _ = step.train_step(run, state, DATASET.batch(0, 0, 4))
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, after.params)
     assert all(jax.tree.leaves(moved)), moved
 
@@ -134,12 +136,12 @@ def test_every_learned_leaf_moves_in_one_step():
 @pytest.mark.slow
 def test_seeds_share_a_compilation():
     run = experiment(steps=13)
-    state = train.init(run, DATASET.corpus)
-    state, _ = train.train_step(run, state, DATASET.batch(0, 0, 4))
-    before = train._train_step._cache_size()
+    state = step.init(run, DATASET.corpus)
+    state, _ = step.train_step(run, state, DATASET.batch(0, 0, 4))
+    before = step._train_step._cache_size()
     other = dataclasses.replace(run, seed=77)
-    train.train_step(other, train.init(other, DATASET.corpus), DATASET.batch(77, 0, 4))
-    assert train._train_step._cache_size() == before
+    step.train_step(other, step.init(other, DATASET.corpus), DATASET.batch(77, 0, 4))
+    assert step._train_step._cache_size() == before
 
 
 @pytest.mark.slow
@@ -149,23 +151,23 @@ def test_donation_frees_the_state_and_changes_nothing():
     # Compiled as outside of tests: the way that conftest.py sets rounds otherwise when it donates.
     usual = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else None
 
-    def step(donated):
-        state = train.init(run, DATASET.corpus)
+    def stepped(donated):
+        state = step.init(run, DATASET.corpus)
         take = jax.jit(
-            train._train_step.__wrapped__, static_argnums=0, donate_argnums=donated,
+            step._train_step.__wrapped__, static_argnums=0, donate_argnums=donated,
             compiler_options=usual,
         )  # fmt: skip
         return take(dataclasses.replace(run, seed=0), state, batch, run.seed)
 
-    same(step(donated=1), step(donated=()))
-    state = train.init(run, DATASET.corpus)
-    train.train_step(run, state, batch)
+    same(stepped(donated=1), stepped(donated=()))
+    state = step.init(run, DATASET.corpus)
+    step.train_step(run, state, batch)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
 def test_seeds_give_different_parameters_and_layers_different_tables():
     one, two = (
-        train.init(dataclasses.replace(experiment(BALANCED), seed=s), DATASET.corpus).params
+        step.init(dataclasses.replace(experiment(BALANCED), seed=s), DATASET.corpus).params
         for s in (0, 1)
     )
     assert np.any(one["embedding_VD"] != two["embedding_VD"])
@@ -185,7 +187,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 def test_evaluation_counts_each_window_once():
     # Five windows in batches of four: the last batch holds one window and three repeats.
     run = experiment()
-    params = train.init(run, DATASET.corpus).params
+    params = step.init(run, DATASET.corpus).params
     found = evaluate(run, params, DATASET)
     whole = evaluate(dataclasses.replace(run, train=Train(batch=5)), params, DATASET)
     np.testing.assert_allclose(found.nats_Y, whole.nats_Y, rtol=1e-5)
@@ -257,11 +259,11 @@ def test_impossible_experiments_are_one_line(change, line):
 def test_the_record_survives_a_line_that_was_cut_off(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"kind": "train", "step": 1}\n{"kind": "train", "step": 2}\n{"kind": "tr')
-    log = metrics.MetricsLog(tmp_path, resume_step=1)
+    log = record.MetricsLog(tmp_path, resume_step=1)
     log.write({"kind": "train", "step": 2, "loss": 1.5, "router": {"load": [0.5, 0.25]}})
     log.close()
-    assert [row.get("loss") for row in metrics.read(path)] == [None, 1.5]
-    named = dict(metrics.scalars({"kind": "t", "step": 2, "a": 1.5, "router": {"load": [0.5]}}))
+    assert [row.get("loss") for row in record.read(path)] == [None, 1.5]
+    named = dict(sinks.scalars({"kind": "t", "step": 2, "a": 1.5, "router": {"load": [0.5]}}))
     assert named == {"a": 1.5, "router/load/0": 0.5}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from moe.analysis import load
-from moe.routing import Corpus
+from moe.data.counts import Corpus
 
 
 def table_load(expert_VK: np.ndarray, count_V: np.ndarray, E: int) -> np.ndarray:
@@ -21,7 +21,7 @@ def report(key, expert_VK: np.ndarray, corpus: Corpus, held_out_E: np.ndarray) -
     """Load of a table on the text that it was built on, and how far held-out text is from it.
 
     Args:
-      key: the hash layer's key, a `moe.routers.keys.Key`.
+      key: the hash layer's key, a `moe.routers.parts.keys.Key`.
       expert_VK: its table.
       corpus: the text that it was built on.
       held_out_E: measured load on held-out text.

@@ -7,7 +7,7 @@ part of speech that needs no tagger.
 
 import numpy as np
 
-from moe.data import BANDS, WORD_CLASSES
+from moe.data.data import BANDS, WORD_CLASSES
 
 _FUNCTION = frozenset(
     "a an the this that these those i me my we us our you your thou thee thy ye he him his she her "

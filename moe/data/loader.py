@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moe.data import Data, labels, sources
-from moe.data.documents import Document
-from moe.data.store import Split, Tokens
-from moe.data.tokens import prepare
+from moe.data import labels
+from moe.data.data import Data
+from moe.data.prepare import prepare, root
+from moe.data.sources.documents import Document
+from moe.data.token_files import Split, Tokens
 from moe.registry import Mistake
 
 THREADS = 2  # that read ahead of the consumer
@@ -41,7 +42,7 @@ def load(
     `given` takes the place of the source. Raises Mistake with one line.
     """
     data.check("data", vocab_size)
-    return Dataset(prepare(data, vocab_size, sources.root(data_dir), given), data)
+    return Dataset(prepare(data, vocab_size, root(data_dir), given), data)
 
 
 class Dataset:
@@ -85,8 +86,8 @@ class Dataset:
 
     @property
     def corpus(self):
-        """What routers may learn of the training text, a `moe.routing.Corpus`."""
-        from moe.routing import Corpus  # needs JAX, which reading data does not
+        """What routers may learn of the training text, a `moe.data.counts.Corpus`."""
+        from moe.data.counts import Corpus  # needs JAX, which reading data does not
 
         return Corpus(self.count_V, self.sample_S)
 

@@ -6,7 +6,7 @@ register("dispatch", "oracle", "moe.dispatch.oracle:Oracle", "all experts on all
 register("dispatch", "einsum", "moe.dispatch.einsum:Einsum", "one-hot masks, capacity, groups")
 register("dispatch", "gather", "moe.dispatch.gather:Gather", "slots of indices, capacity")
 register("dispatch", "ragged", "moe.dispatch.ragged:Ragged", "sorted rows in blocks, dropless")
-register("dispatch", "ring", "moe.dispatch.ring:Ring", "tokens gathered over the expert axis")
+register("dispatch", "ring", "moe.dispatch.ragged:Ragged", "ragged, by what it does on a mesh")
 register("dispatch", "all_to_all", "moe.dispatch.all_to_all:AllToAll", "rows to experts' devices")
 _RAGGED = "moe.dispatch.ragged_all_to_all:RaggedAllToAll"
 register("dispatch", "ragged_all_to_all", _RAGGED, "rows to experts' devices, no room per pair")

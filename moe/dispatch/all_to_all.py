@@ -10,12 +10,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from moe.devices.sharding import EXPERT
 from moe.dispatch.contract import Stats
 from moe.dispatch.limited import Limited
 from moe.dispatch.parallel import load
 from moe.dispatch.rows import combine_rows, take_rows
-from moe.routing import Choices, capacity, owners, slot_rows
-from moe.sharding import EXPERT
+from moe.order import owners, slot_rows
+from moe.plan import Choices, capacity
 
 
 @dataclasses.dataclass(frozen=True)

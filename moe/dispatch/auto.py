@@ -1,7 +1,7 @@
 """Picks a mechanism that drops nothing, so that the choice never moves a result.
 
 One device: `ragged`, the fastest of all that were timed (docs/dispatch.md). An expert axis of P
-devices: a token's row of D numbers crosses it 2 (P - 1) times by `ring`, whatever k is, and
+devices: a token's row of D numbers crosses it 2 (P - 1) times by `ragged`, whatever k is, and
 2 k c (P - 1) / P times by an exchange with room c; the smaller wins.
 """
 
@@ -12,15 +12,14 @@ from typing import NamedTuple
 
 import jax
 
-from moe import sharding
+from moe.devices import sharding
 from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.contract import Dispatch
 from moe.dispatch.overflow import Exact
 from moe.dispatch.ragged import Ragged
 from moe.dispatch.ragged_all_to_all import RaggedAllToAll
-from moe.dispatch.ring import Ring
+from moe.plan import Choices
 from moe.registry import Mistake
-from moe.routing import Choices
 
 
 class Choice(NamedTuple):
@@ -47,10 +46,10 @@ class Auto(Dispatch):
             return Choice(Ragged(), "no expert axis: sorted rows, nothing dropped")
         if not K:
             return Choice(Ragged(), "slots or mixtures: rows of each expert travel to its device")
-        ring, exchange = 2 * (P - 1), 2 * K * self.room * (P - 1) / P
-        cost = f"a token's row crosses {ring:.3g} x by ring, {exchange:.3g} x by exchange"
-        if ring <= exchange:
-            return Choice(Ring(), cost)
+        gathered, exchange = 2 * (P - 1), 2 * K * self.room * (P - 1) / P
+        cost = f"a token's row crosses {gathered:.3g} x gathered, {exchange:.3g} x by exchange"
+        if gathered <= exchange:
+            return Choice(Ragged(), cost)
         if platform == "cpu":
             return Choice(AllToAll(self.room, Exact()), cost)
         return Choice(RaggedAllToAll(self.room, Exact()), cost)

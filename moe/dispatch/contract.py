@@ -7,11 +7,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from moe.experts import Experts, batched_product
+from moe.devices.sharding import EXPERT
+from moe.experts.contract import Experts, batched_product
 from moe.params import Params
+from moe.plan import Mix, Plan, Slots, check_capacity
 from moe.registry import Mistake
-from moe.routing import Mix, Plan, Slots, check_capacity
-from moe.sharding import EXPERT
 
 
 @flax.struct.dataclass

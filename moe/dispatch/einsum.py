@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.dispatch.contract import Grouped, Stats, mix
-from moe.routing import Choices, Mix, Plan, Slots, capacity
+from moe.plan import Choices, Mix, Plan, Slots, capacity
 
 
 @dataclasses.dataclass(frozen=True)

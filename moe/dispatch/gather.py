@@ -8,13 +8,14 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from moe import sharding
+from moe.devices import sharding
 from moe.dispatch.contract import Elsewhere, Grouped, Stats, mix, no_drops, serve_slots
 from moe.dispatch.overflow import Drop, Exact, Overflow
 from moe.dispatch.ragged import Ragged
 from moe.dispatch.rows import combine_rows, take_rows
+from moe.order import owners, slot_rows
+from moe.plan import Mix, Slots, capacity
 from moe.registry import Mistake
-from moe.routing import Mix, Slots, capacity, owners, slot_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Gather(Grouped):
         return self._served(plan, x_TD, experts, params, E, rest)
 
     def exchange(self, plan, x_TD, experts, params, E, size):
-        """Sends slots to the devices of their experts; what has none goes by way of `ring`."""
+        """Sends slots to the devices of their experts; what has none goes as with `ragged`."""
 
         def rest(left, x_TD):
             return Ragged().exchange(left, x_TD, experts, params, E, size)[0]

@@ -5,15 +5,33 @@ from typing import ClassVar
 
 import jax
 
-from moe import sharding
+from moe.devices import sharding
 from moe.dispatch.contract import Dispatch
 from moe.dispatch.overflow import Drop, Overflow
-from moe.dispatch.parallel import Parallel
 from moe.dispatch.ragged import Ragged
-from moe.dispatch.ring import Ring
-from moe.experts import Experts
+from moe.experts.contract import Experts
 from moe.params import Params
-from moe.routing import Choices, check_capacity
+from moe.plan import Choices, check_capacity
+from moe.registry import Mistake
+
+
+class Parallel(Dispatch):
+    """A dispatcher for token choice whose experts live on different devices.
+
+    Attributes:
+      local: serves the rows that arrive at a device, and everything on a single one.
+    """
+
+    local: ClassVar[Dispatch]
+
+    def __call__(self, plan, x_TD, experts, params, E):
+        """Computes y_TD as `local` does: here all experts are on one device."""
+        if not isinstance(plan, Choices):
+            raise Mistake(
+                f"model.moe.dispatch={type(self).__name__}: serves token choice only, and this "
+                f"router returns {type(plan).__name__}; take einsum, gather or ragged"
+            )
+        return self.local(plan, x_TD, experts, params, E)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +41,7 @@ class Limited(Parallel):
     Attributes:
       capacity_factor: room over the even share of rows. The size of the expert axis, or more, drops
         nothing; with less, what is dropped depends on the mesh.
-      overflow: what becomes of rows without room; `exact` serves them by `ring`.
+      overflow: what becomes of rows without room; `exact` serves them as `ragged` does.
     """
 
     local: ClassVar[Dispatch] = Ragged()
@@ -44,7 +62,7 @@ class Limited(Parallel):
         """Outputs of the assignments left_TK that found no room, and drops by choice rank."""
 
         def serve(left, x_TD):
-            return Ring().exchange(left, x_TD, experts, params, E, size)[0]
+            return self.local.exchange(left, x_TD, experts, params, E, size)[0]
 
         return self.overflow(left_TK, plan, x_TD, E, serve, sharding.batch_axes())
 

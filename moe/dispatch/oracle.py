@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from moe.dispatch.contract import Dispatch, mix, no_drops
-from moe.routing import Mix
+from moe.plan import Mix
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 import jax
 import jax.numpy as jnp
 
-from moe.routing import Choices
+from moe.plan import Choices
 
 
 class Overflow(Protocol):

@@ -1,23 +1,22 @@
 """Dispatch on a mesh: every device serves its own groups or tokens, and experts are shared.
 
-`serve` runs a layer's work under `jax.shard_map` over the mesh in use (`moe/sharding.py`): tokens
-are split over the batch axes, experts over the expert axis, their hidden width over the tensor
-axis. What comes out does not depend on the mesh.
+`serve` runs a layer's work under `jax.shard_map` over the mesh in use: tokens are split over the
+batch axes, experts over the expert axis, their hidden width over the tensor axis. What comes out
+does not depend on the mesh.
 """
 
 from collections.abc import Callable
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from moe import sharding
+from moe.devices import sharding
+from moe.devices.sharding import EXPERT, FSDP, TENSOR
 from moe.dispatch.contract import Dispatch, Stats
-from moe.experts import Experts
+from moe.experts.contract import Experts
 from moe.params import Params
+from moe.plan import Choices, Plan
 from moe.registry import Mistake
-from moe.routing import Choices, Plan
-from moe.sharding import EXPERT, FSDP, TENSOR
 
 Serve = Callable[[Params, Plan, jax.Array], tuple[jax.Array, Stats]]
 
@@ -93,46 +92,6 @@ def dispatch_here(
     if TENSOR in here:
         y_TD, stats = jax.lax.psum(y_TD, TENSOR), jax.lax.pmean(stats, TENSOR)
     return y_TD, stats
-
-
-class Parallel(Dispatch):
-    """A dispatcher for token choice whose experts live on different devices.
-
-    Attributes:
-      local: serves the rows that arrive at a device, and everything on a single one.
-    """
-
-    local: ClassVar[Dispatch]
-
-    def __call__(self, plan, x_TD, experts, params, E):
-        """Computes y_TD as `local` does: here all experts are on one device."""
-        if not isinstance(plan, Choices):
-            raise Mistake(
-                f"model.moe.dispatch={type(self).__name__}: serves token choice only, and this "
-                f"router returns {type(plan).__name__}; take einsum, gather or ragged"
-            )
-        return self.local(plan, x_TD, experts, params, E)
-
-
-def gather_tokens(
-    local: Dispatch,
-    plan: Choices,
-    x_TD: jax.Array,
-    experts: Experts,
-    params: Params,
-    E: int,
-    size: int,
-) -> tuple[jax.Array, Stats]:
-    """Serves own experts for the tokens of all devices, and sends the sums to where they belong."""
-    own = E // size
-    x_SD, expert_SK, gate_SK = (
-        jax.lax.all_gather(a, EXPERT, tiled=True) for a in (x_TD, plan.expert_TK, plan.gate_TK)
-    )
-    mine_SK = on_device(expert_SK, own)
-    gathered = Choices(mine_SK, jnp.where(mine_SK < own, gate_SK, 0))
-    y_SD, stats = local(gathered, x_SD, experts, params, own)
-    y_TD = jax.lax.psum_scatter(y_SD, EXPERT, tiled=True)
-    return y_TD, Stats(load(plan, E), jnp.zeros_like(stats.dropped_K), stats.slots_used)
 
 
 def load(plan: Choices, E: int) -> jax.Array:

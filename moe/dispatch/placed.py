@@ -1,4 +1,4 @@
-"""Serves experts of which some are held several times (`moe/placement.py`)."""
+"""Serves experts of which some are held several times (`moe/dispatch/placement.py`)."""
 
 import dataclasses
 
@@ -9,8 +9,8 @@ from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.contract import Dispatch
 from moe.dispatch.parallel import load
 from moe.params import Params
+from moe.plan import Choices, Plan
 from moe.registry import Mistake
-from moe.routing import Choices, Plan
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Expert parallelism by an exchange of as many rows as there are, without room per pair.
 
-Sort by expert, tell every device the counts, send the runs (`moe/dispatch/exchange.py`), compute,
+Sort by expert, tell every device the counts, send the runs (`moe/dispatch/traffic.py`), compute,
 send them home. Only the rows that a device receives in all are bounded.
 """
 
@@ -10,14 +10,14 @@ import math
 import jax
 import jax.numpy as jnp
 
+from moe.devices.sharding import EXPERT
 from moe.dispatch.contract import Stats
-from moe.dispatch.exchange import Traffic, exchange
 from moe.dispatch.limited import Limited
 from moe.dispatch.parallel import load
-from moe.dispatch.ragged import sort_choices
 from moe.dispatch.rows import combine_rows, take_rows
-from moe.routing import Choices
-from moe.sharding import EXPERT
+from moe.dispatch.traffic import Traffic, exchange
+from moe.order import sort_choices
+from moe.plan import Choices
 
 
 @dataclasses.dataclass(frozen=True)

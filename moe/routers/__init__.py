@@ -46,34 +46,38 @@ _router("relu", "relu:ReLURouter", "open gates, adaptive sparsity loss", "2412.1
 _router("supervised", "guided:Supervised", "top-k, taught a human label", "2108.05036")
 _router("labelled", "guided:Labelled", "a human label replaces the router", "2108.05036")
 
-register("score", "softmax", "moe.routers.scores:Softmax", "experts compete")
-register("score", "sigmoid", "moe.routers.scores:Sigmoid", "every expert for itself")
-register("score", "sqrt_softplus", "moe.routers.scores:SqrtSoftplus", "unbounded")
+register("score", "softmax", "moe.routers.parts.scores:Softmax", "experts compete")
+register("score", "sigmoid", "moe.routers.parts.scores:Sigmoid", "every expert for itself")
+register("score", "sqrt_softplus", "moe.routers.parts.scores:SqrtSoftplus", "unbounded")
 
-register("noise", "none", "moe.routers.noise:NoNoise", "no noise")
-register("noise", "learned", "moe.routers.noise:LearnedNoise", "learned deviation")
-register("noise", "fixed", "moe.routers.noise:FixedNoise", "deviation scale / E")
-register("noise", "gumbel", "moe.routers.noise:Gumbel", "samples experts")
-register("noise", "jitter", "moe.routers.noise:Jitter", "on the router's input")
+register("noise", "none", "moe.routers.parts.noise:NoNoise", "no noise")
+register("noise", "learned", "moe.routers.parts.noise:LearnedNoise", "learned deviation")
+register("noise", "fixed", "moe.routers.parts.noise:FixedNoise", "deviation scale / E")
+register("noise", "gumbel", "moe.routers.parts.noise:Gumbel", "samples experts")
+register("noise", "jitter", "moe.routers.parts.noise:Jitter", "on the router's input")
 
-register("rule", "sign", "moe.routers.loss_free:Sign", "a fixed step against the load")
-register("rule", "proportional", "moe.routers.loss_free:Proportional", "a step as large as it")
+register("rule", "sign", "moe.routers.parts.rules:Sign", "a fixed step against the load")
+register("rule", "proportional", "moe.routers.parts.rules:Proportional", "a step as large as it")
 
-register("key", "token", "moe.routers.keys:Token", "the token's id")
-register("key", "previous", "moe.routers.keys:Previous", "the id before")
-register("key", "ngram", "moe.routers.keys:NGram", "the last n ids, hashed")
-register("key", "position", "moe.routers.keys:Position", "the place in the sequence")
-register("key", "next", "moe.routers.keys:Next", "the id after, a cheat")
+register("key", "token", "moe.routers.parts.keys:Token", "the token's id")
+register("key", "previous", "moe.routers.parts.keys:Previous", "the id before")
+register("key", "ngram", "moe.routers.parts.keys:NGram", "the last n ids, hashed")
+register("key", "position", "moe.routers.parts.keys:Position", "the place in the sequence")
+register("key", "next", "moe.routers.parts.keys:Next", "the id after, a cheat")
 
-register("table", "random", "moe.routers.tables:RandomTable", "experts drawn uniformly")
-register("table", "balanced", "moe.routers.tables:BalancedTable", "frequent ids to least loaded")
-register("table", "clustered", "moe.routers.tables:ClusteredTable", "k-means of embeddings")
-register("table", "dispersed", "moe.routers.tables:DispersedTable", "clusters dealt evenly")
-register("table", "block", "moe.multihash:BlockTable", "one table for each part of multihash")
+register("table", "random", "moe.routers.parts.tables:RandomTable", "experts drawn uniformly")
+register(
+    "table", "balanced", "moe.routers.parts.tables:BalancedTable", "frequent ids to least loaded"
+)
+register("table", "clustered", "moe.routers.parts.tables:ClusteredTable", "k-means of embeddings")
+register("table", "dispersed", "moe.routers.parts.tables:DispersedTable", "clusters dealt evenly")
+register(
+    "table", "block", "moe.routers.parts.tables:BlockTable", "one table for each part of multihash"
+)
 
-register("gate", "constant", "moe.routers.hash:ConstantGate", "1/k")
-register("gate", "scalar", "moe.routers.hash:ScalarGate", "a sigmoid for each expert")
-register("gate", "score", "moe.routers.hash:ScoreGate", "a router's score of hashed experts")
+register("gate", "constant", "moe.routers.parts.gates:ConstantGate", "1/k")
+register("gate", "scalar", "moe.routers.parts.gates:ScalarGate", "a sigmoid for each expert")
+register("gate", "score", "moe.routers.parts.gates:ScoreGate", "a router's score of hashed experts")
 
-register("layout", "first", "moe.layout:First", "another router in the first MoE layers")
-register("layout", "last", "moe.layout:Last", "another router in the last MoE layers")
+register("layout", "first", "moe.routers.layout:First", "another router in the first MoE layers")
+register("layout", "last", "moe.routers.layout:Last", "another router in the last MoE layers")

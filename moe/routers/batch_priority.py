@@ -10,8 +10,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from moe.order import owners, slot_rows
+from moe.plan import Choices, Slots, capacity, check_capacity
 from moe.routers.top_k import TopK
-from moe.routing import Choices, Slots, capacity, check_capacity, owners, slot_rows
 
 
 @dataclasses.dataclass(frozen=True)

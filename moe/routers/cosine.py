@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from moe.registry import Mistake
-from moe.routers.top_k import TopK, product
+from moe.routers.parts.ranking import product
+from moe.routers.top_k import TopK
 
 
 @dataclasses.dataclass(frozen=True)

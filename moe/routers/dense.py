@@ -6,9 +6,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from moe.losses import Losses, check_weight
-from moe.routers.top_k import init_matrix, product
-from moe.routing import Choices, Router, Routing
+from moe.plan import Choices
+from moe.routers.contract import Router, Routing
+from moe.routers.parts.losses import Losses, check_weight
+from moe.routers.parts.ranking import init_matrix, product
 
 
 @dataclasses.dataclass(frozen=True)

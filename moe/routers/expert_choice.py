@@ -10,9 +10,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from moe.losses import Losses, check_weight
-from moe.routers.top_k import init_matrix, product
-from moe.routing import Router, Routing, Slots, capacity, check_capacity
+from moe.plan import Slots, capacity, check_capacity
+from moe.routers.contract import Router, Routing
+from moe.routers.parts.losses import Losses, check_weight
+from moe.routers.parts.ranking import init_matrix, product
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,10 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from moe.losses import Losses
+from moe.plan import Choices
 from moe.registry import Mistake
+from moe.routers.parts.losses import Losses
 from moe.routers.top_k import TopK
-from moe.routing import Choices
 
 
 @dataclasses.dataclass(frozen=True)

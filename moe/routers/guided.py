@@ -10,9 +10,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from moe.losses import Losses, check_weight
 from moe.registry import Mistake
-from moe.routers.top_k import TopK, choose
+from moe.routers.parts.losses import Losses, check_weight
+from moe.routers.parts.ranking import choose
+from moe.routers.top_k import TopK
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from moe.plan import Choices
 from moe.registry import Mistake
-from moe.routers.top_k import choose
-from moe.routing import Choices, Router, Routing, check_choices
+from moe.routers.contract import Router, Routing, check_choices
+from moe.routers.parts.ranking import choose
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,48 +6,16 @@ up. It is state: no gradient, no optimizer, in every checkpoint.
 """
 
 import dataclasses
-from typing import ClassVar, Protocol
 
-import jax
 import jax.numpy as jnp
 
-from moe.losses import Losses, check_weight
+from moe.plan import Choices
 from moe.registry import Mistake
-from moe.routers.scores import Score, Sigmoid
-from moe.routers.top_k import TopK, choose
-from moe.routing import Choices
-
-
-class Rule(Protocol):
-    """How the bias follows the load."""
-
-    kind: ClassVar[str] = "rule"
-
-    def __call__(self, load_E: jax.Array) -> jax.Array:
-        """The change of the bias for rate 1; load_E counts assignments of one optimizer step."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Sign(Rule):
-    """sign(mean load - load_e): the paper's algorithm 1."""
-
-    def __call__(self, load_E):
-        """Returns -1, 0 or 1 for each expert."""
-        return jnp.sign(load_E.mean() - load_E)
-
-
-@dataclasses.dataclass(frozen=True)
-class Proportional(Rule):
-    """(mean load - load_e) / mean load: the paper's variant, with the error made relative.
-
-    The paper multiplies the error in tokens; relative, a rate means the same at every batch size.
-    """
-
-    def __call__(self, load_E):
-        """Returns the relative shortage of each expert."""
-        mean = load_E.mean()
-        return (mean - load_E) / jnp.maximum(mean, 1)
+from moe.routers.parts.losses import Losses, check_weight
+from moe.routers.parts.ranking import choose
+from moe.routers.parts.rules import Rule, Sign
+from moe.routers.parts.scores import Score, Sigmoid
+from moe.routers.top_k import TopK
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,13 +75,3 @@ class LossFree(TopK):
         check_weight(path, "rate", self.rate)
         if self.rate_steps < 0:
             raise Mistake(f"{path}.rate_steps={self.rate_steps}: must be >= 0 (0 is never)")
-
-
-DEEPSEEK_V3 = LossFree(
-    k=8,
-    scale=2.5,
-    groups=8,
-    groups_kept=4,
-    group_score="top2_sum",
-    losses=Losses(load_balance=1e-4, z_loss=0.0, scope="sequence"),
-)

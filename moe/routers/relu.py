@@ -6,10 +6,11 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
-from moe.losses import check_weight
+from moe.plan import Choices
 from moe.registry import Mistake
-from moe.routers.top_k import choose, init_matrix, product, take
-from moe.routing import Choices, Router, Routing, check_choices
+from moe.routers.contract import Router, Routing, check_choices
+from moe.routers.parts.losses import check_weight
+from moe.routers.parts.ranking import choose, init_matrix, product, take
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from moe.losses import check_weight
+from moe.plan import Mix
 from moe.registry import Mistake
-from moe.routing import Mix, Router, Routing
+from moe.routers.contract import Router, Routing
+from moe.routers.parts.losses import check_weight
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from moe.losses import Losses
 from moe.registry import Mistake
-from moe.routers.top_k import TopK, init_matrix
+from moe.routers.parts.losses import Losses
+from moe.routers.parts.ranking import init_matrix
+from moe.routers.top_k import TopK
 
 _NONE = Losses(load_balance=0.0, z_loss=0.0)
 

@@ -10,13 +10,14 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from moe import sharding
-from moe.losses import Losses, check_weight
 from moe.params import Params
+from moe.plan import Choices
 from moe.registry import Mistake
-from moe.routers.noise import FixedNoise, Gumbel, Jitter, LearnedNoise, Noise, NoNoise
-from moe.routers.scores import Score, Sigmoid, Softmax
-from moe.routing import Choices, Router, Routing, check_choices
+from moe.routers.contract import Router, Routing, check_choices
+from moe.routers.parts.losses import Losses, check_weight
+from moe.routers.parts.noise import Noise, NoNoise
+from moe.routers.parts.ranking import choose, init_matrix, largest, product, take
+from moe.routers.parts.scores import Score, Softmax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,41 +206,6 @@ class TopK(Router):
             raise Mistake(f"{path}.group_score=top2_sum: groups of {size} expert have no two")
 
 
-def init_matrix(key: jax.Array, D: int, E: int, scale: float) -> jax.Array:
-    """w_DE, normal with standard deviation scale / sqrt(D)."""
-    return jax.random.normal(key, (D, E)) * (scale / D**0.5)
-
-
-def product(x_TD: jax.Array, w_DE: jax.Array) -> jax.Array:
-    """x w in float32 at the highest precision that the device has."""
-    return jnp.einsum("TD,DE->TE", x_TD.astype(jnp.float32), w_DE, precision="highest")
-
-
-def choose(preference_TE: jax.Array, k: int) -> jax.Array:
-    """Indices (int32) of the k largest of each row, ties to the lowest; carries no gradient."""
-    return largest(jax.lax.stop_gradient(preference_TE), k)[1].astype(jnp.int32)
-
-
-def largest(value_TE: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """The k largest of each row and their places, ties to the lowest place.
-
-    Barriers keep XLA:CPU from turning a slice of the result into a full sort. On a mesh every
-    device ranks its own rows.
-    """
-    if sharding.sizes():
-        place_TK = sharding.by_row(
-            lambda rows: jax.lax.top_k(rows, k)[1], jax.lax.stop_gradient(value_TE)
-        )
-        return take(value_TE, place_TK), place_TK
-    value_TK, place_TK = jax.lax.top_k(value_TE, k)
-    return jax.lax.optimization_barrier(value_TK), jax.lax.optimization_barrier(place_TK)
-
-
-def take(value_TE: jax.Array, expert_TK: jax.Array) -> jax.Array:
-    """value_TK[t, k] = value_TE[t, expert_TK[t, k]]."""
-    return jnp.take_along_axis(value_TE, expert_TK, axis=1)
-
-
 def chance(logits: Logits, k: int) -> jax.Array:
     """P(expert e is among the k | the noise of all others): Shazeer et al. eq. 8-9.
 
@@ -253,36 +219,3 @@ def chance(logits: Logits, k: int) -> jax.Array:
     threshold_TE = jnp.where(chosen, top_TK[:, k:], top_TK[:, k - 1 : k])
     deviation_TE = 1.0 if logits.deviation_TE is None else logits.deviation_TE
     return jax.scipy.stats.norm.cdf((logits.clean_TE - threshold_TE) / deviation_TE)
-
-
-# Coefficients are those of the papers or released configurations in our convention: 1 at balance,
-# averaged over layers. Where a system adds layers up, its loss is that many times as strong; see
-# docs/conventions.md and `moe.conventions.load_balance_weight`.
-def _only(**weights) -> Losses:
-    return dataclasses.replace(Losses(load_balance=0.0, z_loss=0.0), **weights)
-
-
-SWITCH = TopK(
-    k=1,
-    renormalize=False,
-    noise=Jitter(0.01),
-    losses=_only(load_balance=0.01),
-    init_scale=0.1**0.5,
-)
-NOISY = TopK(
-    k=4, noise=LearnedNoise(), order="choose_first", losses=_only(importance=0.1, load=0.1)
-)
-V_MOE = TopK(k=2, renormalize=False, noise=FixedNoise(), losses=_only(importance=0.005, load=0.005))
-SAMPLED = TopK(k=1, noise=Gumbel())
-MIXTRAL = TopK(k=2, losses=_only(load_balance=0.04))
-OLMOE = TopK(k=8, renormalize=False, losses=_only(load_balance=0.01, z_loss=0.001))
-QWEN3 = TopK(k=8, renormalize=True, losses=_only(load_balance=0.008))
-DEEPSEEK_V2 = TopK(
-    k=6,
-    renormalize=False,
-    scale=16.0,
-    groups=8,
-    groups_kept=3,
-    losses=_only(load_balance=0.003, scope="sequence"),
-)
-SIGMOID = TopK(k=2, score=Sigmoid(), epsilon=1e-20)

@@ -1,0 +1,52 @@
+"""Parameters of a checkpoint, for analysis."""
+
+import functools
+import os
+from typing import Any
+
+import jax
+
+from moe.checkpoint import places
+from moe.checkpoint.format import Damaged, open_orbax, read_arrays, read_record
+from moe.registry import Mistake
+
+
+def restore_params(directory: str | os.PathLike, step: int | str | None = None) -> Any:
+    """The parameters alone, verified, on one device; for analysis.
+
+    Args:
+      directory: of the checkpoints, RUN/checkpoints or gs://BUCKET/PATH/ARM/seedN.
+      step: a step, "best" for the lowest held-out loss, None for the newest.
+
+    Raises Mistake, one line, when there is no such checkpoint or it is damaged.
+    """
+    place = places.at(directory)
+    found = place.steps()
+    orbax = open_orbax()
+    try:
+        if step == "best":
+            losses = [(read_record(orbax, place, s)["loss"], s) for s in found]
+            known = [(loss, s) for loss, s in losses if loss is not None]
+            step = min(known)[1] if known else "best"
+        elif step is None and found:
+            step = found[-1]
+        if step not in found:
+            shown = ", ".join(map(str, found)) or "none"
+            raise Mistake(f"{place}: step={step}: no such checkpoint (valid: {shown})")
+        record = read_record(orbax, place, step)
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        params: dict = {}
+        for name in (*record["leaves"], *record["empty"]):
+            if name.startswith("params/"):
+                *parents, last = name.split("/")[1:]
+                node = functools.reduce(lambda node, key: node.setdefault(key, {}), parents, params)
+                node[last] = {}
+                if name in record["leaves"]:
+                    leaf = record["leaves"][name]
+                    node[last] = jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"], sharding=here)
+        wanted = {"params": params}
+        return read_arrays(orbax, place, step, wanted, record["leaves"], partial=True)["params"]
+    except Damaged as error:
+        raise Mistake(f"{place}: damaged ({error}); name another step") from error
+    finally:
+        orbax.close()

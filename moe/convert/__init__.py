@@ -1,0 +1,1 @@
+"""Between our conventions and those of other systems."""

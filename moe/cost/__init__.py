@@ -1,0 +1,1 @@
+"""Parameters, FLOPs, bytes; widths that match them; what a compiled program holds."""

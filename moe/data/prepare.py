@@ -1,0 +1,192 @@
+"""Text prepared on disk, step by step: packages or files, TFDS, tokeniser, tokens.
+
+Each step is skipped when its result is there. One process prepares, others wait; every result
+appears whole or not at all.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from moe.data import token_files, tokenizer
+from moe.data.data import FOLDER, TFDS, Data
+from moe.data.sources import catalogue, desks, folder, packages
+from moe.data.sources.contract import SourceError
+from moe.data.sources.documents import Document
+from moe.files import hold
+
+
+def root(data_dir: str | os.PathLike | None = None) -> Path:
+    """The folder that holds everything: the argument, else $MOE_DATA_DIR, else ~/.cache/moe."""
+    path = Path(data_dir or os.environ.get("MOE_DATA_DIR") or "~/.cache/moe").expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise SourceError(f"data_dir={path}: cannot be written: {error.strerror}") from error
+    return path.resolve()
+
+
+CORPUS = Path("desk_corpus") / desks.VERSION  # where TFDS puts corpus.DeskCorpus
+FORMAT = 2  # of the files that `store` writes
+TOKENIZER_BYTES = 2**28  # of text that a tokeniser is trained on; of more text, a sample
+
+
+def prepare(
+    data: Data, vocab_size: int, root: Path, given: list[Document] | None = None
+) -> token_files.Tokens:
+    """Tokens of data.source, or of the given documents; uses and fills the cache in `root`.
+
+    Raises SourceError (a Mistake) with one line when something cannot be had.
+    """
+    if given is None and data.source.startswith(TFDS):
+        sets = [catalogue.find(name) for name in data.source.removeprefix(TFDS).split("+")]
+        with hold(root, math.inf):
+            fingerprint = catalogue.fingerprint(sets)
+            return _tokens(data, vocab_size, root, fingerprint, lambda: catalogue.read(sets))
+    if given is not None:
+        name = hashlib.sha256(repr([dataclasses.astuple(d) for d in given]).encode()).hexdigest()
+        root, read = root / "given" / name[:16], lambda: given
+    elif data.source.startswith(FOLDER):
+        path = Path(data.source.removeprefix(FOLDER)).expanduser()
+        files = folder.scan(path)
+        state = folder.state(files)
+        root, read = root / "folders" / state[:16], lambda: folder.documents(path, files)
+    else:
+        return _prepared(data, vocab_size, root, _packages(root), desks.FINGERPRINT)
+    root.mkdir(parents=True, exist_ok=True)
+    return _prepared(data, vocab_size, root, read, None)
+
+
+def _packages(root: Path) -> Callable[[], list[Document]]:
+    def read():
+        with _timed("packages"):
+            archives = packages.fetch(root / "packages")
+        return desks.read(archives)
+
+    return read
+
+
+def _prepared(
+    data: Data,
+    vocab_size: int,
+    root: Path,
+    read: Callable[[], Sequence],
+    pinned: str | None,
+) -> token_files.Tokens:
+    """Tokens of the documents that `read` gives, through a TFDS corpus in `root`."""
+    with hold(root, math.inf):
+        corpus = root / CORPUS
+        fingerprint = _fingerprint(corpus)
+        if fingerprint is None or pinned not in (None, fingerprint):
+            with _timed("documents"):
+                found = read()
+            _prepare_corpus(root, found)
+            fingerprint = _fingerprint(corpus)
+        if pinned not in (None, fingerprint):
+            raise SourceError(
+                f"{corpus}: fingerprint={fingerprint}: must be {pinned}; "
+                "the text was cut into documents in another way than that of this version"
+            )
+
+        def text():
+            from moe.data.sources.corpus import read
+
+            return read(corpus, fingerprint)
+
+        return _tokens(data, vocab_size, root, fingerprint, text)
+
+
+def _fingerprint(corpus: Path) -> str | None:
+    """Of the prepared corpus; None when it is not there or not whole."""
+    try:
+        return json.loads((corpus / "metadata.json").read_text())["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _prepare_corpus(root: Path, found: Sequence) -> None:
+    with _timed("TFDS"):
+        from moe.data.sources.corpus import DeskCorpus
+
+        for broken in [root / CORPUS, *(root / CORPUS.parent).glob("incomplete.*")]:
+            shutil.rmtree(broken, ignore_errors=True)
+        silence = io.StringIO()  # TFDS prints and draws bars
+        with (
+            tempfile.TemporaryDirectory() as downloads,
+            contextlib.redirect_stdout(silence),
+            contextlib.redirect_stderr(silence),
+        ):
+            builder = DeskCorpus(documents=found, data_dir=root)
+            builder.download_and_prepare(download_dir=downloads)
+
+
+def _tokens(
+    data: Data, vocab_size: int, root: Path, fingerprint: str, read: Callable
+) -> token_files.Tokens:
+    """Tokens from the cache, else of the `moe.data.sources.contract.Text` that `read` gives."""
+    limit = data.max_documents
+    few = "" if limit is None else f"-{limit}"
+    name = f"{FORMAT}-{data.tokenizer}-{vocab_size}{few}-{fingerprint[:16]}"
+    place = root / "tokens" / name
+    tokens = token_files.read(place)
+    if tokens is None:
+        with _timed("read"):
+            text = read()
+        with _timed(f"tokeniser {data.tokenizer}-{vocab_size}"):
+            coder = tokenizer.Tokenizer(tokenizer.BYTES)
+            if data.tokenizer == "bpe":
+                coder = tokenizer.train(_sample(text.splits["train"], limit), vocab_size)
+        with _timed("tokens"), _appearing(place) as temporary:
+            token_files.write(temporary, fingerprint, text, coder, limit)
+        tokens = token_files.read(place)
+    return tokens
+
+
+def _sample(parts: Sequence, limit: int | None) -> Iterator[str]:
+    """Texts of all documents, or chunks of them in a fixed random order up to TOKENIZER_BYTES."""
+    chunks = []
+    for rows in parts:
+        count = len(rows.order) if limit is None else min(limit, len(rows.order))
+        rows = dataclasses.replace(rows, order=rows.order[:count])
+        chunks += [(rows, number) for number in range(rows.chunks())]
+    size = 0
+    for place in np.random.default_rng(0).permutation(len(chunks)):
+        rows, number = chunks[place]
+        for row in rows.chunk(number):
+            size += len(row["text"].encode())
+            yield row["text"]
+        if size >= TOKENIZER_BYTES:
+            return
+
+
+@contextlib.contextmanager
+def _timed(step: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    logging.info("data: %s, %.1f s", step, time.monotonic() - start)
+
+
+@contextlib.contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A temporary folder that takes this name when the block ends well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tmp-") as temporary:
+        whole = Path(temporary) / folder.name
+        whole.mkdir()
+        yield whole
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(whole, folder)

@@ -1,0 +1,1 @@
+"""Where text comes from: pinned packages, folders, data sets of TFDS."""

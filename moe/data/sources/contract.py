@@ -1,0 +1,64 @@
+"""What every source of text gives: rows of documents with their desks, read when asked for."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe.registry import Mistake
+
+
+class SourceError(Mistake):
+    """A source cannot be had or is not what it should be; the message is one line."""
+
+
+SPLITS = ("train", "held_out")
+CHUNK = 256  # documents read at once
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Documents in a fixed order, read from the disk when they are asked for.
+
+    Attributes:
+      where: the folder that an error names.
+      source: what `as_data_source` gives.
+      order: the places in it to read.
+      row: from an example to {text, key, desk, class}, desk and class by index.
+    """
+
+    where: Path
+    source: Sequence[dict]
+    order: Sequence[int]
+    row: Callable[[dict], dict]
+
+    def chunks(self) -> int:
+        """How many calls of `chunk` read everything."""
+        return -(-len(self.order) // CHUNK)
+
+    def chunk(self, number: int) -> list[dict]:
+        """Rows from number * CHUNK on."""
+        places = [int(i) for i in self.order[number * CHUNK : (number + 1) * CHUNK]]
+        try:
+            return [self.row(example) for example in self.source.__getitems__(places)]
+        except Exception as error:  # array_record and protobuf raise errors of many types
+            raise damaged(self.where, error) from error
+
+    def __iter__(self) -> Iterator[dict]:
+        for number in range(self.chunks()):
+            yield from self.chunk(number)
+
+
+def damaged(folder: Path, error: object) -> SourceError:
+    """The one line about files that cannot be read or are not what they were."""
+    if isinstance(error, Exception):
+        error = f"{type(error).__name__}: {error}".splitlines()[0]
+    return SourceError(f"{folder}: damaged ({error}); delete this folder and start again")
+
+
+@dataclass(frozen=True)
+class Text:
+    """Labelled text that is ready to be tokenised; split name -> its parts, one after the other."""
+
+    desks: list[str]
+    classes: list[str]
+    splits: dict[str, list[Rows]]

@@ -1,0 +1,49 @@
+"""What a number was made with: versions, devices, commit."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide numbers."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **found}
+
+
+def environment(data_fingerprint: str, mesh: str | None) -> dict[str, str | int | None]:
+    """Versions, devices, mesh and commit that a result was made with."""
+    import jax
+
+    here = pathlib.Path(__file__).parent
+    command = ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        commit = found.stdout.strip() or "unknown"
+    except (OSError, subprocess.TimeoutExpired):
+        commit = "unknown"
+    return {
+        **versions(),
+        "mesh": mesh,
+        "processes": jax.process_count(),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "commit": commit,
+        "data_fingerprint": data_fingerprint,
+    }
+
+
+def peak_memory() -> int:
+    """Peak bytes of the device where it counts them, else of this process."""
+    import jax
+
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"]
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,193 @@
+"""A tree of frozen dataclasses as text: typed changes by dotted path, and the expression.
+
+The standard library only.
+"""
+
+import dataclasses
+import math
+import sys
+import types
+import typing
+
+from moe.registry import Mistake, entry, load, no_such
+
+_SCALARS = {bool: "true or false", int: "an int", float: "a number", str: "a text"}
+
+
+class MissingField(Mistake):
+    """The tree has no field at this path: another arm of the same study may have it."""
+
+
+def override(tree, path: str, text: str):
+    """The tree with the field at a dotted path replaced by the text, read as its annotation says.
+
+    A field whose annotation has a `kind` takes a registered name, an optional one takes `none`.
+    Raises MissingField where the tree has no such path, Mistake where the text does not fit.
+    """
+    return _replaced(tree, path.split("."), 0, text)
+
+
+def fields(tree, prefix: str = "") -> dict[str, object]:
+    """Dotted path -> value of every leaf; a nested dataclass stands before its leaves by name."""
+    leaves = {}
+    for field in _fields_of(tree):
+        value, path = getattr(tree, field.name), prefix + field.name
+        if _is_node(value):
+            leaves[path] = type(value).__name__
+            leaves.update(fields(value, path + "."))
+        else:
+            leaves[path] = value
+    return leaves
+
+
+def expression(tree) -> str:
+    """Import lines, an empty line and the Python expression that rebuilds the tree from them.
+
+    Every field is written, so the record outlives a change of defaults.
+    Raises TypeError for a leaf that has no literal.
+    """
+    imports: dict[str, str] = {}
+    body = _rendered(tree, "", imports)
+    modules: dict[str, list[str]] = {}
+    for name, module in sorted(imports.items()):
+        modules.setdefault(module, []).append(name)
+    lines = [f"from {module} import {', '.join(modules[module])}" for module in sorted(modules)]
+    return "\n".join([*lines, "", body, ""])
+
+
+def identity(text: str) -> str:
+    """What makes an experiment itself, of the text that `expression` wrote: classes and fields.
+
+    Where a class lies is no part of it, so a file that moves orphans no run.
+    """
+    return text.partition("\n\n")[2] or text
+
+
+def _is_node(value) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _fields_of(node) -> list[dataclasses.Field]:
+    """The fields that the constructor takes; `parent` and `name` of a Linen module are not ours."""
+    hidden = {"parent", "name"} if hasattr(node, "clone") else set()
+    return [f for f in dataclasses.fields(node) if f.init and f.name not in hidden]
+
+
+def _replaced(node, names_on_path: list[str], depth: int, text: str):
+    path, here = ".".join(names_on_path), ".".join(names_on_path[:depth])
+    where, name = f"{path}={text}", names_on_path[depth]
+    if node is None:
+        raise MissingField(f"{where}: {here} is none and has no fields")
+    if not _is_node(node):
+        raise MissingField(f"{where}: {here} is of type {type(node).__name__} and has no fields")
+    known = {field.name: field for field in _fields_of(node)}
+    if name not in known:
+        raise MissingField(f"{where}: {no_such('field', name, known)}")
+    if depth + 1 < len(names_on_path):
+        value = _replaced(getattr(node, name), names_on_path, depth + 1, text)
+    else:
+        value = _read(_annotation(node, known[name]), text, where)
+    if hasattr(node, "clone"):
+        return node.clone(**{name: value})
+    return dataclasses.replace(node, **{name: value})
+
+
+def _annotation(node, field: dataclasses.Field):
+    """The annotation of a field as an object, also where its module postpones annotations."""
+    owner = next(
+        c for c in type(node).__mro__ if field.name in c.__dict__.get("__annotations__", {})
+    )
+    holder = types.SimpleNamespace(__annotations__={field.name: field.type})
+    scope = {**vars(sys.modules[owner.__module__]), **vars(owner)}
+    return typing.get_type_hints(holder, globalns=scope)[field.name]
+
+
+def _read(annotation, text: str, where: str, optional: bool = False):
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return _read_union(annotation, text, where)
+    if origin is typing.Literal:
+        values = {str(value): value for value in arguments}
+        if text not in values:
+            choices = [*values, "none"] if optional else values
+            raise Mistake(f"{where}: {no_such('value', text, choices)}")
+        return values[text]
+    if origin is tuple and arguments[1:] == (Ellipsis,):
+        return _read_tuple(arguments[0], text, where, optional)
+    if annotation in _SCALARS:
+        try:
+            value = _read_scalar(annotation, text.strip())
+        except ValueError:
+            wanted = _SCALARS[annotation] + (" or none" if optional else "")
+            raise Mistake(f"{where}: must be {wanted}") from None
+        if annotation is int and abs(value) >= 2**31:  # no size of an array, no loop of JAX
+            raise Mistake(f"{where}: must be between -2**31 and 2**31")
+        return value
+    if isinstance(getattr(annotation, "kind", None), str):
+        return load(entry(annotation.kind, text, where, optional))
+    if dataclasses.is_dataclass(annotation):
+        inside = ", ".join(field.name for field in _fields_of(annotation))
+        choice = "must be none, or" if optional else "has fields;"
+        raise Mistake(f"{where}: {choice} set one of its fields ({inside})")
+    raise Mistake(f"{where}: has no text form, so it can only be set from Python")
+
+
+def _read_union(annotation, text: str, where: str):
+    members = typing.get_args(annotation)
+    optional = type(None) in members
+    if optional and text.strip().lower() == "none":
+        return None
+    members = [member for member in members if member is not type(None)]
+    for member in members[:-1]:
+        try:
+            return _read(member, text, where, optional)
+        except Mistake:
+            continue
+    return _read(members[-1], text, where, optional)
+
+
+def _read_tuple(element, text: str, where: str, optional: bool) -> tuple:
+    inside = text.strip()
+    if inside[:1] == "(" and inside[-1:] == ")":
+        inside = inside[1:-1]
+    parts = inside.split(",")
+    if not parts[-1].strip():  # "1," and "()"
+        parts.pop()
+    try:
+        return tuple(_read(element, part, where) for part in parts)
+    except ValueError:
+        wanted = {int: "ints", float: "numbers"}.get(element, "values")
+        rule = f"must be {wanted} separated by commas, such as 1,3" + " or none" * optional
+        raise Mistake(f"{where}: {rule}") from None
+
+
+def _read_scalar(annotation, text: str):
+    if annotation is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(text)
+        return text.lower() == "true"
+    value = annotation(text)
+    if annotation is float and math.isnan(value):
+        raise ValueError(text)  # never equal to itself: no static argument of jit
+    return value
+
+
+def _rendered(value, indent: str, imports: dict[str, str]) -> str:
+    if _is_node(value):
+        name, module = type(value).__qualname__, type(value).__module__
+        if imports.setdefault(name, module) != module:
+            raise TypeError(f"two classes named {name}: {imports[name]} and {module}")
+        inner = indent + "    "
+        lines = [
+            f"{inner}{field.name}={_rendered(getattr(value, field.name), inner, imports)},\n"
+            for field in _fields_of(value)
+        ]
+        return f"{name}(\n{''.join(lines)}{indent})" if lines else f"{name}()"
+    if isinstance(value, tuple):
+        inside = ", ".join(_rendered(item, indent, imports) for item in value)
+        return f"({inside},)" if len(value) == 1 else f"({inside})"
+    if type(value) is float and math.isinf(value):
+        return f"float('{value}')"
+    if value is None or (type(value) in _SCALARS and value == value):
+        return repr(value)
+    raise TypeError(f"{value!r} of type {type(value).__name__} has no literal")

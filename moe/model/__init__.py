@@ -1,0 +1,8 @@
+"""The MoE layer and the transformer around it."""
+
+from moe.registry import register
+
+register("layer", "moe", "moe.model.layer:MoE", "router, dispatch, experts")
+register(
+    "layer", "multihash", "moe.model.multihash:MultiHash", "experts put together", "2106.04426"
+)

@@ -1,0 +1,58 @@
+"""Hosts the pure MoE layer in Flax: as a Linen module (model.py uses it) and as an NNX module."""
+
+import jax
+from flax import linen, nnx
+
+from moe.model.layer import Aux, MoE
+
+
+class LinenMoE(linen.Module):
+    """Owns the layer's parameters in collection "params" and calls it.
+
+    Attributes:
+      layer: the MoE layer, a frozen dataclass.
+      vocab_size: size of the token ids' range, for routers that read them.
+    """
+
+    layer: MoE
+    vocab_size: int
+
+    @linen.compact
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        id_BL: jax.Array,
+        rng: jax.Array | None = None,
+        label_BL: jax.Array | None = None,
+    ) -> tuple[jax.Array, Aux]:
+        """Returns (y_BLD, Aux); rng=None is evaluation."""
+        makers = self.layer.initializers(x_BLD.shape[-1], self.vocab_size)
+        params = {name: self.param(name, make) for name, make in makers.items()}
+        return self.layer(params, x_BLD, id_BL, rng, label_BL)
+
+
+class RouterState(nnx.Variable):
+    """Router leaves that no gradient moves: hash tables, selection biases."""
+
+
+class NnxMoE(nnx.Module):
+    """The layer for models written in Flax NNX; learned leaves are `nnx.Param`."""
+
+    def __init__(self, layer: MoE, width: int, vocab_size: int, *, rngs: nnx.Rngs):
+        """Makes the parameters for inputs of the given model width."""
+        self.layer = layer
+        params = layer.init(rngs.params(), width, vocab_size)
+        self.state = RouterState(params["router"].pop("state", {}))
+        self.params = nnx.Param(params)
+
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        id_BL: jax.Array,
+        rng: jax.Array | None = None,
+        label_BL: jax.Array | None = None,
+    ) -> tuple[jax.Array, Aux]:
+        """Returns (y_BLD, Aux); rng=None is evaluation."""
+        params, state = self.params.get_value(), self.state.get_value()
+        router = {**params["router"], **({"state": state} if state else {})}
+        return self.layer({**params, "router": router}, x_BLD, id_BL, rng, label_BL)

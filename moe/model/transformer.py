@@ -1,0 +1,219 @@
+"""A decoder-only transformer, dense or with mixture-of-experts layers, as a Flax Linen module.
+
+Pre-norm blocks with RMSNorm (arXiv 1910.07467), scanned over depth.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from moe.devices import sharding
+from moe.experts.contract import Experts, apply_one
+from moe.experts.feed_forward import SwiGLU
+from moe.model.attention import Attention
+from moe.model.depth import Reports, in_depth_order
+from moe.model.flax_host import LinenMoE
+from moe.model.layer import Aux, MoE
+from moe.registry import Mistake
+from moe.routers.contract import Router
+from moe.routers.layout import Layout
+
+
+class DenseFFN(nn.Module):
+    """A dense feed-forward layer: one expert that reads every token."""
+
+    experts: Experts
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+        """Returns y_BLD."""
+        params = self.param("experts", self.experts.init, 1, x_BLD.shape[-1])
+        params = sharding.gathered(params)
+        return apply_one(self.experts, params, x_BLD)
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer, each behind a norm and beside a residual path."""
+
+    attention: Attention
+    ffn: Experts
+    moe: MoE | None  # None: the feed-forward layer is dense
+    num_layers: int
+    vocab_size: int
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        id_BL: jax.Array,
+        label_BL: jax.Array | None,
+        rng: jax.Array | None,
+    ) -> tuple[jax.Array, Aux | None]:
+        """Returns x_BLD for the next block, and what an MoE layer reports."""
+        D, dtype = x_BLD.shape[-1], x_BLD.dtype
+        normed_BLD = nn.RMSNorm(dtype=dtype, name="attention_norm")(x_BLD)
+        attention = self.param("attention", self.attention.init, D, self.num_layers)
+        x_BLD = x_BLD + self.attention(sharding.gathered(attention), normed_BLD)
+        x_BLD = sharding.constrain(x_BLD, "BLD")
+        normed_BLD = nn.RMSNorm(dtype=dtype, name="ffn_norm")(x_BLD)
+        if self.moe is None:
+            x_BLD = x_BLD + DenseFFN(self.ffn, name="ffn")(normed_BLD)
+            return sharding.constrain(x_BLD, "BLD"), None
+        host = LinenMoE(self.moe, self.vocab_size, name="moe")
+        y_BLD, aux = host(normed_BLD, id_BL, rng, label_BL)
+        return sharding.constrain(x_BLD + y_BLD, "BLD"), aux
+
+
+class Period(nn.Module):
+    """The shortest run of layers that repeats over depth: the unit of the scan."""
+
+    attention: Attention
+    ffn: Experts
+    moes: tuple[MoE | None, ...]
+    num_layers: int
+    vocab_size: int
+
+    @nn.compact
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        id_BL: jax.Array,
+        label_BL: jax.Array | None,
+        rng: jax.Array | None,
+    ) -> tuple[jax.Array, tuple[Aux, ...]]:
+        """Returns x_BLD and the reports of the period's MoE layers."""
+        rngs = [None] * len(self.moes) if rng is None else jax.random.split(rng, len(self.moes))
+        reports = []
+        for p, moe in enumerate(self.moes):
+            block = Block(
+                self.attention, self.ffn, moe, self.num_layers, self.vocab_size, name=f"block{p}"
+            )
+            x_BLD, aux = block(x_BLD, id_BL, label_BL, rngs[p])
+            reports += [] if aux is None else [aux]
+        return x_BLD, tuple(reports)
+
+
+def _rematerialized(period: type[nn.Module], remat: str) -> type[nn.Module]:
+    if remat == "none":
+        return period
+    kept = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+    return nn.remat(period, prevent_cse=False, policy=kept)
+
+
+class Transformer(nn.Module):
+    """A decoder-only language model; the tree of modules is the model's whole configuration.
+
+    Attributes:
+      vocab_size, num_layers, model_width: V, N, D.
+      attention: the attention of every layer.
+      ffn: the feed-forward network of the dense layers.
+      moe: the mixture-of-experts layer, or None for a dense model.
+      moe_layers: which layers (from 0) hold it; () exactly when moe is None.
+      layout: gives some of them another router, or none for the same in all.
+      tied_head: the output projection is the embedding, transposed.
+      dtype: of activations and matrix products; parameters, norms, router and logits stay float32.
+      remat: what the backward pass computes again, to save memory: "none"; "period", all of each
+        period of layers; "dots", all but the plain matrix products.
+      unroll: periods in one step of the scan over depth.
+    """
+
+    vocab_size: int = 2048
+    num_layers: int = 4
+    model_width: int = 128
+    attention: Attention = Attention()
+    ffn: Experts = SwiGLU()
+    moe: MoE | None = None
+    moe_layers: tuple[int, ...] = ()
+    layout: Layout | None = None
+    tied_head: bool = True
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: Literal["none", "dots", "period"] = "none"
+    unroll: int = 1
+
+    @property
+    def routers(self) -> tuple[Router, ...]:
+        """The router of each MoE layer, in depth."""
+        count = len(self.moe_layers)
+        if self.layout is None:
+            return (self.moe.router,) * count if count else ()
+        return tuple(self.layout.router(n, count, self.moe.router) for n in range(count))
+
+    @property
+    def moes(self) -> tuple[MoE | None, ...]:
+        """The MoE layer (or None) at each place of the shortest pattern that fills the depth."""
+        N, own = self.num_layers, dict(zip(self.moe_layers, self.routers, strict=True))
+        moes = [
+            dataclasses.replace(self.moe, router=own[n]) if n in own else None for n in range(N)
+        ]
+        return next(
+            tuple(moes[:p]) for p in range(1, N + 1) if N % p == 0 and moes == moes[:p] * (N // p)
+        )
+
+    @nn.compact
+    def __call__(
+        self,
+        id_BL: jax.Array,
+        rng: jax.Array | None = None,
+        label_BL: jax.Array | None = None,
+    ) -> tuple[jax.Array, "Reports | None"]:
+        """Returns logits_BLV (float32) and what the MoE layers report, or None when dense.
+
+        rng=None is evaluation: no router noise, deterministic. label_BL: a human label of every
+        token, for routers that read one.
+        """
+        V, D, moes = self.vocab_size, self.model_width, self.moes
+        embedding_VD = self.param("embedding_VD", nn.initializers.normal(D**-0.5), (V, D))
+        embedding_VD = sharding.gathered({"embedding_VD": embedding_VD})["embedding_VD"]
+        x_BLD = (jnp.take(embedding_VD, id_BL, axis=0) * D**0.5).astype(self.dtype)
+        x_BLD = sharding.constrain(x_BLD, "BLD")
+        scan_length = self.num_layers // len(moes)
+        layers = nn.scan(
+            _rematerialized(Period, self.remat),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast if rng is None else 0),
+            length=scan_length,
+            unroll=min(self.unroll, scan_length),
+        )(self.attention, self.ffn, moes, self.num_layers, V, name="layers")
+        rng_N = None if rng is None else jax.random.split(rng, scan_length)
+        x_BLD, places = layers(x_BLD, id_BL, label_BL, rng_N)
+        x_BLD = nn.RMSNorm(dtype=x_BLD.dtype, name="final_norm")(x_BLD)
+        if self.tied_head:
+            head_DV = embedding_VD.T
+        else:
+            head_DV = self.param("head_DV", nn.initializers.normal(D**-0.5), (D, V))
+            head_DV = sharding.gathered({"head_DV": head_DV})["head_DV"]
+        logits_BLV = jnp.einsum(
+            "BLD,DV->BLV", x_BLD, head_DV.astype(x_BLD.dtype), preferred_element_type=jnp.float32
+        )
+        return sharding.constrain(logits_BLV, "BLV"), in_depth_order(places)
+
+    def check(self, path: str, tokens: int) -> None:
+        """Raises Mistake, one line with the dotted path, for impossible fields.
+
+        tokens: what one call of the model sees, for dispatchers that group them.
+        """
+        for name in ("vocab_size", "num_layers", "model_width", "unroll"):
+            if getattr(self, name) < 1:
+                raise Mistake(f"{path}.{name}={getattr(self, name)}: must be >= 1")
+        if self.ffn.width < 1:
+            raise Mistake(f"{path}.ffn.width={self.ffn.width}: must be >= 1")
+        self.attention.check(f"{path}.attention")
+        layers = self.moe_layers
+        wrong = [n for n in layers if not 0 <= n < self.num_layers]
+        if wrong or list(layers) != sorted(set(layers)):
+            raise Mistake(
+                f"{path}.moe_layers={layers}: must be rising layer numbers in "
+                f"[0, num_layers={self.num_layers})"
+            )
+        if (self.moe is None) != (not layers):
+            raise Mistake(f"{path}.moe_layers={layers}: must be () exactly when {path}.moe is none")
+        if self.moe is not None:
+            self.moe.check(f"{path}.moe", tokens)
+        if self.layout is not None:
+            if self.moe is None:
+                raise Mistake(f"{path}.layout: must be none when {path}.moe is none")
+            self.layout.check(f"{path}.layout", len(layers), self.moe.routed_experts)

@@ -1,0 +1,82 @@
+"""Who reads which token: the router's contract and the plans that it returns.
+
+Token choice follows GShard (arXiv 2006.16668), expert choice arXiv 2202.09368, soft mixing
+arXiv 2308.00951. A plan says nothing of how tokens travel: that is a dispatcher's work.
+"""
+
+import math
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from moe.registry import Mistake
+
+
+@flax.struct.dataclass
+class Choices:
+    """Token choice: token t goes to expert_TK[t], its outputs weighted by gate_TK[t].
+
+    E, one more than the last expert, marks a choice that was not made; its gate is 0.
+    """
+
+    expert_TK: jax.Array
+    gate_TK: jax.Array
+
+    def assigned_TE(self, T: int, E: int) -> jax.Array:
+        """How many of its K choices each token gives each expert (float32)."""
+        del T
+        return jax.nn.one_hot(self.expert_TK, E).sum(axis=1)
+
+    def weight_TE(self, T: int, E: int) -> jax.Array:
+        """The weight of each expert's output in each token's output (float32)."""
+        del T
+        hot_TKE = jax.nn.one_hot(self.expert_TK, E)
+        return jnp.einsum("TKE,TK->TE", hot_TKE, self.gate_TK.astype(jnp.float32))
+
+
+@flax.struct.dataclass
+class Slots:
+    """Expert choice: slot c of expert e reads token_EC[e, c]; T marks an empty slot, gate 0."""
+
+    token_EC: jax.Array
+    gate_EC: jax.Array
+
+    def assigned_TE(self, T: int, E: int) -> jax.Array:
+        """How many of its slots each expert gives each token (float32)."""
+        return self._scatter(jnp.ones(self.token_EC.shape), T, E)
+
+    def weight_TE(self, T: int, E: int) -> jax.Array:
+        """The weight of each expert's output in each token's output (float32)."""
+        return self._scatter(self.gate_EC.astype(jnp.float32), T, E)
+
+    def _scatter(self, value_EC: jax.Array, T: int, E: int) -> jax.Array:
+        expert_E1 = jnp.arange(E, dtype=jnp.int32)[:, None]
+        return jnp.zeros((T, E)).at[self.token_EC, expert_E1].add(value_EC, mode="drop")
+
+
+@flax.struct.dataclass
+class Mix:
+    """Soft plan: slot c of expert e reads sum_t dispatch_TEC x_TD; combine_TEC weighs it back."""
+
+    dispatch_TEC: jax.Array
+    combine_TEC: jax.Array
+
+    def assigned_TE(self, T: int, E: int) -> jax.Array:
+        """The share of each expert's slots that is made of each token (float32)."""
+        del T, E
+        return self.dispatch_TEC.astype(jnp.float32).sum(axis=2)
+
+
+Plan = Choices | Slots | Mix
+
+
+def capacity(capacity_factor: float, T: int, K: float, E: int) -> int:
+    """Slots per expert: ceil(capacity_factor * T * K / E), at most T (assignments counted)."""
+    return min(T, math.ceil(capacity_factor * T * K / E - 1e-9))
+
+
+def check_capacity(path: str, capacity_factor: float) -> None:
+    """Raises Mistake unless the capacity factor is a number > 0."""
+    if not 0 < capacity_factor < float("inf"):
+        raise Mistake(f"{path}.capacity_factor={capacity_factor}: must be a number > 0")

@@ -1,0 +1,102 @@
+"""What every router takes, returns and declares."""
+
+from typing import Any, ClassVar, Protocol
+
+import flax.struct
+import jax
+
+from moe.data.counts import Corpus
+from moe.params import Params
+from moe.plan import Plan
+from moe.registry import Mistake
+from moe.routers.parts.losses import NoLosses, Terms
+
+
+@flax.struct.dataclass
+class Routing:
+    """What a router returns for one group of T tokens.
+
+    Attributes:
+      plan: Choices, Slots or Mix.
+      terms: name -> array with a leading axis T, what `Router.losses` needs; the layer adds the
+        terms up over the scope of the losses.
+      metrics: name -> scalar to log, never differentiated.
+      stats: name -> array that `Router.update` needs beyond the load, already summed over the
+        group; sums over groups, microbatches and devices.
+    """
+
+    plan: Plan
+    terms: Terms = flax.struct.field(default_factory=dict)
+    metrics: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
+    stats: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
+
+
+class Router(Protocol):
+    """Decides who reads which token; a frozen dataclass of hyper-parameters.
+
+    The declarations are measured by tests/test_routers.py, not believed.
+
+    Attributes:
+      losses: what becomes of `Routing.terms`: an object with a scope that takes the sums and the
+        number of tokens, and returns weighted losses and metrics (`parts.losses.Losses`).
+    """
+
+    kind: ClassVar[str] = "router"
+    causal: ClassVar[bool] = True  # at evaluation, a token's plan does not depend on later tokens
+    causal_in_training: ClassVar[bool] = True  # nor in training
+    batch_invariant: ClassVar[bool] = True  # at evaluation, nor on other sequences of the batch
+    needs_ids: ClassVar[bool] = False  # reads id_T
+    needs_labels: ClassVar[bool] = False  # reads labels, through `keys`
+    learned: ClassVar[bool] = True  # has parameters that the loss moves
+    fixed_choices: ClassVar[bool] = True  # `choices` holds at every step, not only on average
+
+    losses: ClassVar[Any] = NoLosses()
+
+    def init(self, key: jax.Array, D: int, E: int, V: int) -> Params:
+        """Makes the parameters; V is the vocabulary size, for routers that read ids."""
+        ...
+
+    def __call__(
+        self, params: Params, x_TD: jax.Array, id_T: jax.Array, E: int, rng: jax.Array | None
+    ) -> Routing:
+        """Routes one group; rng=None is evaluation: no noise, deterministic.
+
+        id_T is what `keys` made of the batch: the tokens' ids, unless the router says otherwise.
+        """
+        ...
+
+    def keys(self, id_BL: jax.Array, label_BL: jax.Array | None) -> jax.Array:
+        """The integer that a token is routed by, seen with its whole sequence; its id by default.
+
+        label_BL: a human label of every token (`data.label`), or None where there is none.
+        """
+        del label_BL
+        return id_BL
+
+    def fit(self, params: Params, E: int, corpus: Corpus, seed: int) -> Params:
+        """Adapts to the training corpus, once before step 0, outside jit."""
+        del E, corpus, seed
+        return params
+
+    def update(self, params: Params, load_E: jax.Array, stats: dict[str, jax.Array]) -> Params:
+        """Applies a rule that is no gradient, once per optimizer step.
+
+        load_E and stats are sums over all groups, microbatches and devices of the step.
+        """
+        del load_E, stats
+        return params
+
+    def choices(self, E: int, T: int) -> float:
+        """Experts that serve one of T tokens, on average: costs count it, tests measure it."""
+        del E, T
+        return 1
+
+    def check(self, path: str, num_experts: int) -> None:
+        """Raises Mistake, one line that starts with `path`, for impossible fields."""
+        del path, num_experts
+
+
+def check_choices(path: str, k: int, num_experts: int) -> None:
+    """Raises Mistake unless a token can have k different experts."""
+    if not 1 <= k <= num_experts:
+        raise Mistake(f"{path}.k={k}: must be in [1, num_experts={num_experts}]")

@@ -1,0 +1,1 @@
+"""What routers are put together from."""

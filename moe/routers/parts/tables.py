@@ -1,0 +1,190 @@
+"""How hash layers deal keys to experts: the tables of arXiv 2106.04426, section 3."""
+
+import dataclasses
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from moe.data.counts import Corpus
+from moe.registry import Mistake
+
+
+class Table(Protocol):
+    """Builds the table from a row (a key) to K distinct experts, on the host, before step 0."""
+
+    kind: ClassVar[str] = "table"
+    of_tokens: ClassVar[bool] = False  # needs rows that are token ids
+
+    def fit(
+        self, expert_VK: np.ndarray, E: int, count_V: np.ndarray, corpus: Corpus, seed: int
+    ) -> np.ndarray:
+        """Returns expert_VK, given the random table of `Hash.init` and how often rows are used."""
+        ...
+
+    def check(self, path: str) -> None:
+        """Raises Mistake, one line that starts with `path`, for impossible fields."""
+        del path
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomTable(Table):
+    """Every row draws K distinct experts uniformly: even over rows, uneven over tokens."""
+
+    def fit(self, expert_VK, E, count_V, corpus, seed):
+        """Keeps the random table."""
+        del E, count_V, corpus, seed
+        return expert_VK
+
+
+@dataclasses.dataclass(frozen=True)
+class BalancedTable(Table):
+    """Rows from most to least frequent, each to the K experts with the least load so far.
+
+    Cannot balance when one row alone is more than 1/E of all tokens (max violation is then at
+    least E * p - 1). Equal counts and equal loads are broken at random by the seed.
+    """
+
+    def fit(self, expert_VK, E, count_V, corpus, seed):
+        """Returns the greedy assignment."""
+        del corpus
+        V, K = expert_VK.shape
+        generator = np.random.default_rng(seed)
+        order_V = np.lexsort((generator.random(V), -np.asarray(count_V)))
+        return deal(order_V, count_V, K, np.zeros(E), generator)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusteredTable(Table):
+    """Alike ids share an expert: k-means with E centroids, each id to its K nearest.
+
+    The paper clusters a trained model's embeddings. Without `embedding`, ids are described here
+    by the company they keep: positive pointwise mutual information with their neighbours, reduced
+    by a singular value decomposition.
+
+    Attributes:
+      embedding: a .npy file of shape (V, any width), such as a trained model's embedding_VD; ""
+        computes one from the training text.
+      width: width of the embedding that is computed.
+    """
+
+    embedding: str = ""
+    width: int = 32
+
+    of_tokens: ClassVar[bool] = True
+
+    def fit(self, expert_VK, E, count_V, corpus, seed):
+        """Returns the K nearest centroids of every id."""
+        del count_V
+        distance_VE = self.distances(E, corpus, seed)
+        return np.argsort(distance_VE, axis=1, kind="stable")[:, : expert_VK.shape[1]]
+
+    def distances(self, E: int, corpus: Corpus, seed: int) -> np.ndarray:
+        """Squared distance of every id to every k-means centroid; unseen ids count as centre."""
+        from scipy.cluster import vq
+
+        V = len(corpus.count_V)
+        vector_VA = self._vectors(V, corpus)
+        seen = corpus.count_V > 0
+        generator = np.random.default_rng(seed)
+        centroid_EA, _ = vq.kmeans2(vector_VA[seen], E, minit="++", iter=50, rng=generator)
+        return np.square(vector_VA[:, None] - centroid_EA[None]).sum(axis=-1)
+
+    def _vectors(self, V: int, corpus: Corpus) -> np.ndarray:
+        if not self.embedding:
+            return cooccurrence(corpus, self.width)
+        vector_VA = np.load(self.embedding, allow_pickle=False).astype(np.float64)
+        if vector_VA.ndim != 2 or len(vector_VA) != V:
+            raise Mistake(
+                f"table.embedding={self.embedding}: has shape {vector_VA.shape}, must be "
+                f"(vocab_size={V}, any)"
+            )
+        return _unit(vector_VA)
+
+    def check(self, path):
+        """Raises Mistake for a width < 1 or a file that is not there."""
+        import pathlib
+
+        if self.width < 1:
+            raise Mistake(f"{path}.width={self.width}: must be >= 1")
+        if self.embedding and not pathlib.Path(self.embedding).is_file():
+            raise Mistake(f"{path}.embedding={self.embedding}: no such file")
+
+
+@dataclasses.dataclass(frozen=True)
+class DispersedTable(ClusteredTable):
+    """Alike ids are kept apart: each cluster is dealt evenly over all experts."""
+
+    def fit(self, expert_VK, E, count_V, corpus, seed):
+        """Deals cluster after cluster, its most frequent ids first, to the least loaded experts.
+
+        Loads are those within the cluster; between clusters, the total load breaks ties.
+        """
+        cluster_V = np.argmin(self.distances(E, corpus, seed), axis=1)
+        generator = np.random.default_rng(seed)
+        table_VK, total_E = np.empty_like(expert_VK), np.zeros(E)
+        for cluster in range(E):
+            ids = np.flatnonzero(cluster_V == cluster)
+            order = ids[np.lexsort((generator.random(len(ids)), -np.asarray(count_V)[ids]))]
+            # Far less than one token: it only orders experts that are equal within the cluster.
+            start_E = total_E / max(1.0, total_E.sum()) * 1e-3
+            table_VK[order] = deal(order, count_V, expert_VK.shape[1], start_E, generator)[order]
+            for k in range(expert_VK.shape[1]):
+                np.add.at(total_E, table_VK[order, k], np.asarray(count_V)[order])
+        return table_VK
+
+
+def deal(
+    order: np.ndarray, count_V: np.ndarray, K: int, load_E: np.ndarray, generator
+) -> np.ndarray:
+    """Gives the rows in that order to the K least loaded experts; rows not in it get expert 0."""
+    table_VK, load_E = np.zeros((len(count_V), K), np.int32), load_E.astype(float)
+    for row in order:
+        table_VK[row] = np.lexsort((generator.random(len(load_E)), load_E))[:K]
+        load_E[table_VK[row]] += count_V[row]
+    return table_VK
+
+
+def cooccurrence(corpus: Corpus, width: int) -> np.ndarray:
+    """Unit vectors of ids from positive PMI with the ids one place before and after.
+
+    Levy and Goldberg (2014): a truncated singular value decomposition of PPMI, rows scaled by the
+    square root of the singular values. Contexts are the (at most) 1000 most frequent ids.
+    """
+    from scipy import sparse
+    from scipy.sparse import linalg
+
+    V = len(corpus.count_V)
+    context = np.argsort(-corpus.count_V, kind="stable")[:1000]
+    place_V = np.full(V, -1)
+    place_V[context] = np.arange(len(context))
+    left, right = (np.asarray(part, np.int64) for part in (corpus.token_S[:-1], corpus.token_S[1:]))
+    blocks = []
+    for token, other in ((left, right), (right, left)):
+        kept = place_V[other] >= 0
+        shape = (V, len(context))
+        ones = np.ones(kept.sum())
+        blocks.append(sparse.coo_matrix((ones, (token[kept], place_V[other[kept]])), shape).tocsr())
+    count = sparse.hstack(blocks).tocoo()
+    row, column = (np.asarray(count.sum(axis=a)).ravel() for a in (1, 0))
+    pmi = np.log(count.data * count.sum() / (row[count.row] * column[count.col]))
+    ppmi = sparse.csr_matrix((np.maximum(pmi, 0), (count.row, count.col)), count.shape)
+    rank = min(width, min(ppmi.shape) - 1)
+    u, s, _ = linalg.svds(ppmi, k=rank, v0=np.ones(min(ppmi.shape)))
+    return _unit(u * np.sqrt(s))
+
+
+def _unit(vector_VA: np.ndarray) -> np.ndarray:
+    return vector_VA / np.maximum(np.linalg.norm(vector_VA, axis=1, keepdims=True), 1e-12)
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockTable(Table):
+    """Hash k deals keys uniformly to the k-th block of experts."""
+
+    def fit(self, expert_VK, E, count_V, corpus, seed):
+        """Draws the K tables independently."""
+        del count_V, corpus
+        V, K = expert_VK.shape
+        block = E // K
+        draw_VK = np.random.default_rng(seed).integers(0, block, (V, K))
+        return (draw_VK + block * np.arange(K)[None]).astype(np.int32)

@@ -1,0 +1,103 @@
+"""Where metrics go besides JSON lines: TensorBoard, Weights & Biases, profiles."""
+
+import dataclasses
+import hashlib
+import math
+import os
+import pathlib
+import time
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """What is recorded of a run besides; it changes no number of it.
+
+    Attributes:
+      profile: first and last step of a profile, written to DIR/profile for the usual viewers.
+      wandb: the project of Weights & Biases that gets the scalars too.
+      name: what the run is called there.
+    """
+
+    profile: tuple[int, int] | None = None
+    wandb: str | None = None
+    name: str = "run"
+
+
+class Profile:
+    """A trace of the steps from first to last, by jax.profiler."""
+
+    def __init__(self, directory: pathlib.Path, steps: tuple[int, int] | None):
+        self._directory, self._steps, self._on = directory, steps, False
+
+    def step(self, step: int) -> None:
+        inside = self._steps is not None and self._steps[0] <= step <= self._steps[1]
+        if inside and not self._on:
+            jax.profiler.start_trace(str(self._directory))
+            self._on = True
+        elif not inside:
+            self.close()
+
+    def close(self) -> None:
+        if self._on:
+            self._on = False
+            jax.profiler.stop_trace()
+
+
+class Wandb:
+    """Weights & Biases; a run that resumes goes on there under the same id."""
+
+    def __init__(self, directory: pathlib.Path, watch: Watch):
+        import wandb  # only with its flag
+
+        digest = hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:16]
+        self._run = wandb.init(
+            project=watch.wandb, name=watch.name, id=digest, resume="allow", dir=str(directory)
+        )
+
+    def write(self, row: dict) -> None:
+        numbers = {f"{row['kind']}/{name}": value for name, value in scalars(row)}
+        self._run.log(numbers, step=row["step"])
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class Events:
+    """TensorBoard's event file, written at once: no thread and no queue outlives a kill."""
+
+    def __init__(self, directory: pathlib.Path, first_step: int):
+        # Loaded here, so that importing moe stays light.
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
+
+        directory.mkdir(parents=True, exist_ok=True)
+        self._Event, self._scalar = event_pb2.Event, summary.scalar
+        self._file = event_file_writer.EventsWriter(str(directory / "events"), f".{os.getpid()}")
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        # Hides what a run that was cut off wrote after the step that is restored.
+        self._file.write_event(self._Event(session_log=start, step=first_step))
+        self._file.flush()
+
+    def write(self, row: dict) -> None:
+        for name, value in scalars(row):
+            if math.isfinite(value):  # TensorBoard has no place for the rest; JSON keeps it
+                summary = self._scalar(f"{row['kind']}/{name}", value)
+                event = self._Event(wall_time=time.time(), step=row["step"], summary=summary)
+                self._file.write_event(event)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def scalars(row: dict, prefix: str = ""):
+    """Yields (path, number) for every number in a row; items of a list get their index."""
+    for name, value in row.items():
+        if isinstance(value, dict):
+            yield from scalars(value, f"{prefix}{name}/")
+        elif isinstance(value, list):
+            yield from scalars({str(i): item for i, item in enumerate(value)}, f"{prefix}{name}/")
+        elif isinstance(value, (int, float)) and (prefix or name != "step"):
+            yield prefix + name, value
