@@ -1,6 +1,6 @@
 """Hundreds of bad inputs, made by rule: each is one line that names what is wrong, and exit code 2.
 
-`python tests/test_bad_input.py` writes the table docs/errors.md.
+`python tests/test_bad_input.py` writes the table, tests/golden/errors.txt.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from experiments.request import resolve  # noqa: E402
 from moe import fields  # noqa: E402
 
 STUDY = "dense_topk_hash"
-PAGE = ROOT / "docs" / "errors.md"
+PAGE = ROOT / "tests" / "golden" / "errors.txt"
 LEAST = 300
 
 
