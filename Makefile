@@ -1,69 +1,103 @@
-# `make quickstart` and `make test` set everything up by themselves in .venv, from Python alone.
-# PYTHON=python3.12 picks another interpreter; STEPS=, SEEDS= and WORKDIR= shorten the quick start.
+# `make` alone prints what there is. Everything is set up by need in VENV, from Python alone.
 
 PYTHON  ?= python3
+VENV    ?= .venv
 WORKDIR ?= runs/quickstart
 STEPS   ?=
 SEEDS   ?=
 PYTEST_ARGS ?=
 
 START  := $(shell date +%s)
-VENV   := .venv
 PY     := $(VENV)/bin/python
-TAG    := $(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])')
+# 3.11 of a Python, or nothing if it is missing or older than that.
+number  = $(shell $(1) -c '$(SAYS)' 2>/dev/null)
+SAYS   := import sys; v = sys.version_info[:2]; print("%d.%d" % v * (v > (3, 10)))
+THERE  := $(wildcard $(VENV)/pyvenv.cfg $(PY))
+NUMBER := $(call number,$(if $(THERE),$(PY),$(PYTHON)))
+TAG    := py$(subst .,,$(NUMBER))
 PINS   := $(wildcard constraints/$(TAG).txt)
-HASH   := $(shell { $(PYTHON) --version; cat requirements*.txt $(PINS); } | cksum | cut -d' ' -f1)
+HASH   := $(shell { echo $(NUMBER); cat requirements*.txt $(PINS); } | cksum | cut -d' ' -f1)
 RUNTIME := $(VENV)/.runtime-$(HASH)
 DEV    := $(VENV)/.dev-$(HASH)
 TPU    := $(VENV)/.tpu-$(HASH)
 PIP    := $(PY) -m pip install --quiet --no-compile --disable-pip-version-check $(addprefix -c ,$(PINS))
 
+# An environment that is there is updated and never cleared; one of another Python is refused.
+ASKED  := $(if $(filter-out file,$(origin PYTHON)),$(call number,$(PYTHON)),$(NUMBER))
+ifeq ($(NUMBER)$(THERE),)
+REFUSED := PYTHON=$(PYTHON) is missing or older than 3.11; try PYTHON=python3.12
+else ifeq ($(NUMBER),)
+REFUSED := the Python of $(VENV) is gone or older than 3.11: make clean, or VENV=ANOTHER_FOLDER
+else ifeq ($(ASKED),)
+REFUSED := PYTHON=$(PYTHON) is missing or older than 3.11; without PYTHON=, $(VENV) is used as it is
+else ifneq ($(ASKED),$(NUMBER))
+REFUSED := PYTHON=$(PYTHON) is Python $(ASKED) and $(VENV) holds $(NUMBER): make clean first, \
+or VENV=.venv-py$(subst .,,$(ASKED)) beside it, or no PYTHON= to use it
+endif
+
 # Modules stay together; a crash is told at once, where a new worker would wait for ever.
 WORKERS := --dist=loadscope --max-worker-restart=0
+FAST := $(PY) -m pytest -m "not slow and not tpu" --cov -n auto --maxprocesses=4 $(WORKERS) $(PYTEST_ARGS)
+SLOW := $(PY) -m pytest -m slow -n auto --maxprocesses=2 $(WORKERS) $(PYTEST_ARGS)
 
+.DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: quickstart test test-fast test-slow test-tpu lint format clean
+.PHONY: help environment quickstart test test-fast test-slow test-tpu lint format clean
 
-quickstart: $(RUNTIME)  ## train, compare and explain the tiny study
+help:  ## this list
+	@echo "make TARGET [NAME=VALUE]..."
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1	\2/p' Makefile | \
+	    while IFS='	' read -r name does; do printf '  %-12s %s\n' "$$name" "$$does"; done
+	@echo "PYTHON=python3.12 makes the environment with another Python, VENV=FOLDER elsewhere."
+	@echo "STEPS=, SEEDS= and WORKDIR= shorten the quick start; PYTEST_ARGS= goes to pytest."
+
+quickstart: $(RUNTIME)  ## train, compare and explain the tiny study (10 minutes on two cores)
 	@began=$$(date +%s); \
 	$(PY) -m experiments run dense_topk_hash --size=tiny --workdir=$(WORKDIR) \
 	    $(if $(STEPS),--set=train.steps=$(STEPS)) $(if $(SEEDS),--seeds=$(SEEDS)) && \
-	echo "set-up $$((began - $(START))) s, run $$(($$(date +%s) - began)) s"
+	echo "set-up $$((began - $(START))) s, run $$(($$(date +%s) - began)) s" && \
+	echo "to use the environment of $(VENV) in this shell: source $(VENV)/bin/activate" && \
+	echo "then, for one: python -m experiments list"
 
-test: test-fast test-slow  ## the fast tier with coverage, then the slow one
+test: $(DEV)  ## the fast tests, then the slow ones whatever the fast ones said
+	trap 'exit 130' INT; fast=passed; slow=passed; \
+	$(FAST) || fast=failed; $(SLOW) || slow=failed; \
+	echo "fast tests $$fast, slow tests $$slow"; [ $$fast = passed ] && [ $$slow = passed ]
 
-test-fast: $(DEV)
-	$(PY) -m pytest -m "not slow and not tpu" --cov -n auto --maxprocesses=4 $(WORKERS) $(PYTEST_ARGS)
+test-fast: $(DEV)  ## the fast tests alone, with coverage
+	$(FAST)
 
-test-slow: $(DEV)
-	$(PY) -m pytest -m slow -n auto --maxprocesses=2 $(WORKERS) $(PYTEST_ARGS)
+test-slow: $(DEV)  ## the slow tests alone
+	$(SLOW)
 
-test-tpu: $(TPU)  ## compiles for TPU slices, without a TPU
+test-tpu: $(TPU)  ## compile for TPU slices, without a TPU (downloads a compiler of 214 MB)
 	PYTHONPATH=$(CURDIR)/$(VENV)/tpu $(PY) -m pytest -m tpu $(PYTEST_ARGS)
 
-lint: $(DEV)
+lint: $(DEV)  ## check style and formatting
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-format: $(DEV)
+format: $(DEV)  ## repair style and formatting
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-clean:  ## removes the environment and caches; runs/ and the data stay
+clean:  ## remove the environment and caches; runs/ and the data stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(RUNTIME):
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	    { echo "error: $(PYTHON) is missing or older than 3.11; try PYTHON=python3.12 make ..." >&2; exit 2; }
+environment:
+	$(if $(REFUSED),$(error $(REFUSED)))
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(if $(THERE),$(PY),$(PYTHON)) -m venv $(VENV)
+
+$(RUNTIME): | environment
 	@echo "set-up: $(VENV) with $(TAG)$(if $(PINS),, (no pinned versions for it: newest))"
-	@$(PYTHON) -m venv --clear $(VENV)
+	@rm -f $(VENV)/.runtime-* $(VENV)/.dev-* $(VENV)/.tpu-*
 	@$(PIP) -r requirements.txt
 	@touch $@
 
 $(DEV): $(RUNTIME)
 	@echo "set-up: what tests and lint need"
-	@$(PIP) -r requirements-dev.txt
+	@$(PIP) -r requirements.txt -r requirements-gs.txt -r requirements-dev.txt
 	@touch $@
 
 $(TPU): $(DEV)

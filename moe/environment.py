@@ -6,6 +6,8 @@ import pathlib
 import platform
 import subprocess
 
+import moe
+
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -19,22 +21,28 @@ def environment(data_fingerprint: str, mesh: str | None) -> dict[str, str | int 
     """Versions, devices, mesh and commit that a result was made with."""
     import jax
 
-    here = pathlib.Path(__file__).parent
-    command = ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
-        commit = found.stdout.strip() or "unknown"
-    except (OSError, subprocess.TimeoutExpired):
-        commit = "unknown"
     return {
         **versions(),
         "mesh": mesh,
         "processes": jax.process_count(),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "commit": commit,
+        "commit": _commit(),
         "data_fingerprint": data_fingerprint,
     }
+
+
+def _commit() -> str:
+    """Of the checkout that this file is in; installed, the version."""
+    root = pathlib.Path(__file__).parents[1]
+    if not (root / "pyproject.toml").is_file():
+        return f"version {moe.__version__}"
+    command = ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return found.stdout.strip() or "unknown"
 
 
 def peak_memory() -> int:

@@ -1,4 +1,4 @@
-"""Fills the tables of docs/dispatch.md and README.md from benchmark results in docs/bench/.
+"""Fills the tables of docs/dispatch.md from benchmark results in docs/bench/.
 
 python -m experiments.bench.publish, after copying what `bench ... --workdir=DIR` wrote. A table
 stands between `<!-- NAME -->` and `<!-- end -->`.
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = ROOT / "docs/bench"
-PAGES = (ROOT / "docs/dispatch.md", ROOT / "README.md")
+PAGES = (ROOT / "docs" / "dispatch.md",)
 
 
 def filled(text: str) -> str:

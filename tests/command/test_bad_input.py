@@ -1,6 +1,6 @@
 """Hundreds of bad inputs, made by rule: each is one line that names what is wrong, and exit code 2.
 
-`python tests/command/test_bad_input.py` writes the table docs/errors.md.
+`python -m tests.command.test_bad_input` writes the table, tests/golden/errors.txt.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from experiments.select import resolve  # noqa: E402
 from moe import fields  # noqa: E402
 
 STUDY = "dense_topk_hash"
-PAGE = ROOT / "docs" / "errors.md"
+PAGE = ROOT / "tests" / "golden" / "errors.txt"
 LEAST = 300
 
 
@@ -293,7 +293,7 @@ def page(found):
     lines += [
         f"What the command says to {total} bad inputs; each exits with code 2. `{{tmp}}` is a"
     ]
-    lines += ["folder of the test. Written by `python tests/command/test_bad_input.py`.", ""]
+    lines += ["folder of the test. Written by `python -m tests.command.test_bad_input`.", ""]
     for group, rows in found.items():
         lines += [f"## {group.capitalize()}", "", "| input | line |", "|---|---|"]
         for bad, err in rows:  # what Python says in brackets differs between its versions
@@ -344,7 +344,7 @@ def test_there_are_hundreds_and_the_page_has_them():
     if len(FOUND) < len(GROUPS):
         pytest.skip("needs the tests above")
     assert len({bad.words for rows in FOUND.values() for bad, _ in rows}) >= LEAST
-    assert PAGE.read_text("utf-8") == page(FOUND), "run python tests/command/test_bad_input.py"
+    assert PAGE.read_text("utf-8") == page(FOUND), "run python -m tests.command.test_bad_input"
 
 
 if __name__ == "__main__":

@@ -226,7 +226,7 @@ def test_weights_and_biases_not_installed_is_one_line(tmp_path, monkeypatch):
 
 def test_a_folder_is_held_by_one(tmp_path):
     with files.hold(tmp_path):
-        with pytest.raises(ValueError, match=f"--workdir={tmp_path}: is in use by process .* on "):
+        with pytest.raises(ValueError, match=f"folder={tmp_path}: is in use by process .* on "):
             with files.hold(tmp_path):
                 pass
     with files.hold(tmp_path):

@@ -1,0 +1,1 @@
+"""Where `experiments` and `configs` are installed, names that other packages have too."""
