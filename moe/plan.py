@@ -1,4 +1,4 @@
-"""Who reads which token: the router's contract and the plans that it returns.
+"""What a token comes with, and the plans: who reads which token.
 
 Token choice follows GShard (arXiv 2006.16668), expert choice arXiv 2202.09368, soft mixing
 arXiv 2308.00951. A plan says nothing of how tokens travel: that is a dispatcher's work.
@@ -11,6 +11,19 @@ import jax
 import jax.numpy as jnp
 
 from moe.registry import Mistake
+
+
+@flax.struct.dataclass
+class Tokens:
+    """What a batch says of its tokens beside their hidden states.
+
+    Attributes:
+      id_BL: their ids.
+      label_BL: a human label of each (`data.label`), or None where there is none.
+    """
+
+    id_BL: jax.Array
+    label_BL: jax.Array | None = None
 
 
 @flax.struct.dataclass

@@ -97,10 +97,11 @@ def _optimizer(experiment) -> Callable:
     import optax
 
     from moe.params import split_state
+    from moe.plan import Tokens
 
     model = experiment.model
     ids = jnp.zeros((1, experiment.data.sequence_length), jnp.int32)
-    params = jax.jit(lambda key: model.init(key, ids, None, ids)["params"])(jax.random.key(0))
+    params = jax.jit(lambda key: model.init(key, Tokens(ids, ids))["params"])(jax.random.key(0))
     params, _ = split_state(params)
     transformation = experiment.optimizer.transformation(experiment.train.steps)
 

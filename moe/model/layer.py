@@ -17,7 +17,7 @@ from moe.experts.feed_forward import SwiGLU
 from moe.experts.null import NullExperts
 from moe.experts.shared import SharedExpert
 from moe.params import Params
-from moe.plan import Choices, Mix, Plan, Slots
+from moe.plan import Choices, Mix, Plan, Slots, Tokens
 from moe.registry import Mistake
 from moe.routers.contract import Router
 from moe.routers.parts.losses import Terms
@@ -103,17 +103,19 @@ class MoE:
         self,
         params: Params,
         x_BLD: jax.Array,
-        id_BL: jax.Array,
-        rng: jax.Array | None,
-        label_BL: jax.Array | None = None,
+        tokens: Tokens | None = None,
+        rng: jax.Array | None = None,
     ) -> tuple[jax.Array, Aux]:
-        """Returns (y_BLD, Aux); rng=None is evaluation."""
+        """Returns (y_BLD, Aux); rng=None is evaluation.
+
+        Raises Mistake where there are no tokens and the router reads their ids or labels.
+        """
         B, L, D = x_BLD.shape
         E, G = self.routed_experts, self.dispatch.groups(B * L)
         T = B * L // G
         lead = (T,) if G == 1 else (G, T)
         params = sharding.gathered(params)
-        key = self.router.keys(id_BL, label_BL).reshape(lead)
+        key = self._keys(tokens, (B, L)).reshape(lead)
         x = sharding.constrain(x_BLD.reshape(*lead, D), "TD" if G == 1 else "GTD")
 
         def route(x_TD, id_T, rng):
@@ -138,6 +140,14 @@ class MoE:
             y_BLD = y_BLD + self.shared(params["shared"], x_BLD)
         counts = counts.replace(load_E=assigned_BLE.sum(axis=(0, 1)))
         return y_BLD, Aux(losses, {**loss_metrics, **metrics}, sums, stats, counts, assigned_BLE)
+
+    def _keys(self, tokens: Tokens | None, shape: tuple[int, int]) -> jax.Array:
+        """What each token is routed by; zeros stand for ids that nobody reads."""
+        if tokens is None and self.router.needs_ids:
+            name = type(self.router).__name__
+            raise Mistake(f"{name}: reads the tokens' ids, and there are none")
+        tokens = Tokens(jnp.zeros(shape, jnp.int32)) if tokens is None else tokens
+        return self.router.keys(tokens.id_BL, tokens.label_BL)
 
     def _serve(self, params: Params, plan: Plan, x_TD: jax.Array) -> tuple[jax.Array, Stats]:
         """Outputs of one group: the dispatcher's, and those of the null experts."""

@@ -17,6 +17,7 @@ from moe.model.attention import Attention
 from moe.model.depth import Reports, in_depth_order
 from moe.model.flax_host import LinenMoE
 from moe.model.layer import Aux, MoE
+from moe.plan import Tokens
 from moe.registry import Mistake
 from moe.routers.contract import Router
 from moe.routers.layout import Layout
@@ -48,8 +49,7 @@ class Block(nn.Module):
     def __call__(
         self,
         x_BLD: jax.Array,
-        id_BL: jax.Array,
-        label_BL: jax.Array | None,
+        tokens: Tokens,
         rng: jax.Array | None,
     ) -> tuple[jax.Array, Aux | None]:
         """Returns x_BLD for the next block, and what an MoE layer reports."""
@@ -63,7 +63,7 @@ class Block(nn.Module):
             x_BLD = x_BLD + DenseFFN(self.ffn, name="ffn")(normed_BLD)
             return sharding.constrain(x_BLD, "BLD"), None
         host = LinenMoE(self.moe, self.vocab_size, name="moe")
-        y_BLD, aux = host(normed_BLD, id_BL, rng, label_BL)
+        y_BLD, aux = host(normed_BLD, tokens, rng)
         return sharding.constrain(x_BLD + y_BLD, "BLD"), aux
 
 
@@ -80,8 +80,7 @@ class Period(nn.Module):
     def __call__(
         self,
         x_BLD: jax.Array,
-        id_BL: jax.Array,
-        label_BL: jax.Array | None,
+        tokens: Tokens,
         rng: jax.Array | None,
     ) -> tuple[jax.Array, tuple[Aux, ...]]:
         """Returns x_BLD and the reports of the period's MoE layers."""
@@ -91,7 +90,7 @@ class Period(nn.Module):
             block = Block(
                 self.attention, self.ffn, moe, self.num_layers, self.vocab_size, name=f"block{p}"
             )
-            x_BLD, aux = block(x_BLD, id_BL, label_BL, rngs[p])
+            x_BLD, aux = block(x_BLD, tokens, rngs[p])
             reports += [] if aux is None else [aux]
         return x_BLD, tuple(reports)
 
@@ -154,32 +153,28 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        id_BL: jax.Array,
-        rng: jax.Array | None = None,
-        label_BL: jax.Array | None = None,
-    ) -> tuple[jax.Array, "Reports | None"]:
+        self, tokens: Tokens, rng: jax.Array | None = None
+    ) -> tuple[jax.Array, Reports | None]:
         """Returns logits_BLV (float32) and what the MoE layers report, or None when dense.
 
-        rng=None is evaluation: no router noise, deterministic. label_BL: a human label of every
-        token, for routers that read one.
+        rng=None is evaluation: no router noise, deterministic.
         """
         V, D, moes = self.vocab_size, self.model_width, self.moes
         embedding_VD = self.param("embedding_VD", nn.initializers.normal(D**-0.5), (V, D))
         embedding_VD = sharding.gathered({"embedding_VD": embedding_VD})["embedding_VD"]
-        x_BLD = (jnp.take(embedding_VD, id_BL, axis=0) * D**0.5).astype(self.dtype)
+        x_BLD = (jnp.take(embedding_VD, tokens.id_BL, axis=0) * D**0.5).astype(self.dtype)
         x_BLD = sharding.constrain(x_BLD, "BLD")
         scan_length = self.num_layers // len(moes)
         layers = nn.scan(
             _rematerialized(Period, self.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast if rng is None else 0),
+            in_axes=(nn.broadcast, nn.broadcast if rng is None else 0),
             length=scan_length,
             unroll=min(self.unroll, scan_length),
         )(self.attention, self.ffn, moes, self.num_layers, V, name="layers")
         rng_N = None if rng is None else jax.random.split(rng, scan_length)
-        x_BLD, places = layers(x_BLD, id_BL, label_BL, rng_N)
+        x_BLD, places = layers(x_BLD, tokens, rng_N)
         x_BLD = nn.RMSNorm(dtype=x_BLD.dtype, name="final_norm")(x_BLD)
         if self.tied_head:
             head_DV = embedding_VD.T

@@ -16,6 +16,7 @@ import optax
 from moe.devices import sharding
 from moe.experiment import Experiment
 from moe.params import Params, merge_state
+from moe.plan import Tokens
 from moe.routers.parts.losses import Terms
 
 
@@ -56,9 +57,8 @@ def loss_fn(
     multiplied by the number of microbatches since the caller takes a mean.
     """
     params = merge_state(learned, state)
-    logits_BLV, reports = experiment.model.apply(
-        {"params": params}, batch.id_BL, rng, batch.label_BL
-    )
+    tokens = Tokens(batch.id_BL, batch.label_BL)
+    logits_BLV, reports = experiment.model.apply({"params": params}, tokens, rng)
     nats_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, batch.target_BL)
     nats = nats_BL.mean()
     if reports is None:
@@ -114,7 +114,8 @@ def _batch_sums(experiment, learned, state, parts) -> tuple[Terms, ...] | None:
 
     def sums(part):
         batch, rng = part
-        return model.apply({"params": params}, batch.id_BL, rng, batch.label_BL)[1].sums
+        tokens = Tokens(batch.id_BL, batch.label_BL)
+        return model.apply({"params": params}, tokens, rng)[1].sums
 
     return _total(sums, parts)
 

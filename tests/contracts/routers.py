@@ -15,7 +15,7 @@ from moe.experts.null import NullExperts
 from moe.experts.shared import SharedExpert
 from moe.model.layer import MoE
 from moe.params import split_state
-from moe.plan import Choices, Mix, Slots
+from moe.plan import Choices, Mix, Slots, Tokens
 
 B, L, D, E, V = 4, 16, 8, 16, 40
 T, LABELS = B * L, 5
@@ -242,7 +242,7 @@ def works_with_shared_and_null_experts(router):
 
     @jax.jit
     def both(params):
-        y_BLD, aux = layer(params, x_BLD, id_BL, None, label_BL)
+        y_BLD, aux = layer(params, x_BLD, Tokens(id_BL, label_BL))
         plan = router(inside, x_TD, router.keys(id_BL, label_BL).reshape(T), E, None).plan
 
         def experts(x_ECD):  # all experts in the router's numbering

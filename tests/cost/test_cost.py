@@ -17,6 +17,7 @@ from moe.experts.shared import SharedExpert
 from moe.model.attention import Attention
 from moe.model.layer import MoE
 from moe.model.transformer import Transformer
+from moe.plan import Tokens
 from moe.routers.dense import Dense
 from moe.routers.hash import Hash
 from moe.routers.top_k import TopK
@@ -55,7 +56,7 @@ ARMS = [(arm, size) for size in STUDY.sizes for arm, _ in STUDY.arms]
 def test_counts_equal_the_parameter_tree(arm, size):
     experiment = STUDY.build(arm, size)
     shapes = jax.eval_shape(
-        lambda: experiment.model.init(jax.random.key(0), jnp.zeros((1, 8), jnp.int32))
+        lambda: experiment.model.init(jax.random.key(0), Tokens(jnp.zeros((1, 8), jnp.int32)))
     )
     leaves = [leaf for leaf in jax.tree.leaves(shapes) if leaf.dtype == jnp.float32]
     assert account.account(experiment).params_total == sum(math.prod(a.shape) for a in leaves)
@@ -100,9 +101,9 @@ SPARSE = WIDE.clone(
 )
 def test_flops_equal_compiled_hlo(model):
     B, L = 4, 128
-    ids = jax.ShapeDtypeStruct((B, L), jnp.int32)
-    params = jax.eval_shape(model.init, jax.random.key(0), ids)
-    compiled = jax.jit(lambda p, i: model.apply(p, i)[0]).lower(params, ids).compile()
+    tokens = Tokens(jax.ShapeDtypeStruct((B, L), jnp.int32))
+    params = jax.eval_shape(model.init, jax.random.key(0), tokens)
+    compiled = jax.jit(lambda p, t: model.apply(p, t)[0]).lower(params, tokens).compile()
     parts = account.flops_by_part(model, L, B * L)
     ours = B * L * sum(parts.values())
     # HLO counts elementwise work too, some per cent at these widths; ours is products only.
@@ -133,7 +134,8 @@ def _state(experiment):
     from moe.params import split_state
     from moe.training.step import TrainState
 
-    params = experiment.model.init(jax.random.key(0), jnp.zeros((1, 8), jnp.int32))["params"]
+    ids = jnp.zeros((1, 8), jnp.int32)
+    params = experiment.model.init(jax.random.key(0), Tokens(ids))["params"]
     transformation = experiment.optimizer.transformation(experiment.train.steps)
     return TrainState(jnp.zeros((), jnp.int32), params, transformation.init(split_state(params)[0]))
 
@@ -185,6 +187,7 @@ def test_shared_and_null_experts_are_counted():
     parts = account.params_by_part(model, tokens=8)
     assert parts["shared_experts"] == 3 * 16 * 5 and parts["null_experts"] == 2 * (16 + 32)
     assert parts["experts"] == 2 * 4 / 8 * 3 * 16 * 8 and parts["router"] == 16 * 8
-    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
+    tokens = Tokens(jnp.zeros((1, 4), jnp.int32))
+    params = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
     total = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert sum(account.params_by_part(model).values()) == total

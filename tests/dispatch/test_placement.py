@@ -17,7 +17,7 @@ from moe.dispatch.ragged import Ragged
 from moe.experts.feed_forward import SwiGLU
 from moe.model.layer import MoE
 from moe.model.transformer import Transformer
-from moe.plan import Choices, Mix
+from moe.plan import Choices, Mix, Tokens
 from moe.routers.top_k import TopK
 from tests.contracts.dispatch import mesh_of, served
 
@@ -151,14 +151,14 @@ def test_a_whole_model_is_served_from_copies():
         moe=MoE(num_experts=4, router=TopK(k=2), experts=SwiGLU(6)),
         moe_layers=(0, 1),
     )
-    id_BL = jax.random.randint(jax.random.key(3), (2, 12), 0, 32)
-    params = jax.jit(model.init)(jax.random.key(0), id_BL)["params"]
-    want_BLV, reports = jax.jit(model.apply)({"params": params}, id_BL)
+    tokens = Tokens(jax.random.randint(jax.random.key(3), (2, 12), 0, 32))
+    params = jax.jit(model.init)(jax.random.key(0), tokens)["params"]
+    want_BLV, reports = jax.jit(model.apply)({"params": params}, tokens)
     expert_NP = np.stack([placement.place(load, 6, devices=2) for load in reports.load_NE])
     placed, held = replicas.serve(model, params, expert_NP)
     assert placed == dataclasses.replace(
         model, moe=dataclasses.replace(model.moe, dispatch=Placed(model.moe.dispatch, 6))
     )
-    got_BLV, again = jax.jit(placed.apply)({"params": held}, id_BL)
+    got_BLV, again = jax.jit(placed.apply)({"params": held}, tokens)
     np.testing.assert_allclose(got_BLV, want_BLV, atol=1e-5)
     np.testing.assert_array_equal(again.load_NE, reports.load_NE)
