@@ -55,6 +55,7 @@ def _case(one: Shape, group: int):
     import jax
 
     from moe.dispatch.einsum import Einsum
+    from moe.experts.contract import Pool
 
     experts, params, x_TD = layer_inputs(one, one.F, one.E, "float32")
     x_GTD = x_TD.reshape(one.T // group, group, one.D)
@@ -62,7 +63,7 @@ def _case(one: Shape, group: int):
 
     def run(factor, params, x_GTD, plans):
         def serve(plan, x_TD):
-            return Einsum(factor, group)(plan, x_TD, experts, params, one.E)[0]
+            return Einsum(factor, group)(plan, x_TD, Pool(params, experts, one.E))[0]
 
         return jax.vmap(serve)(plans, x_GTD)
 

@@ -120,18 +120,16 @@ def _mechanism(dispatch, one: Shape, plan, dtype: str) -> Case:
     import jax
 
     from moe.dispatch.parallel import serve
+    from moe.experts.contract import Pool
 
     experts, params, x_TD = layer_inputs(one, one.F, one.E, dtype)
     G = dispatch.groups(one.T)
     lead = (one.T,) if G == 1 else (G, one.T // G)
 
-    def group(params, plan, x_TD):
-        return dispatch(plan, x_TD, experts, params, one.E)
-
     def run(params, x_TD, gate_TK, plan):
         made = plan.replace(gate_TK=gate_TK)
         made, x = jax.tree.map(lambda a: a.reshape(*lead, a.shape[1]), (made, x_TD))
-        return serve(group, params, made, x, G, dispatch.tokenwise)
+        return serve(dispatch, made, x, Pool(params, experts, one.E), G)
 
     stats = jax.jit(run)(params, x_TD, plan.gate_TK, plan)[1]
     dropped = float(stats.dropped_K.sum() / stats.load_E.sum())

@@ -137,6 +137,7 @@ def _moe(experiment, x_BLD) -> dict[str, Callable]:
     import jax
     import jax.numpy as jnp
 
+    from moe.experts.contract import Pool
     from moe.params import split_state
 
     model = experiment.model
@@ -165,7 +166,7 @@ def _moe(experiment, x_BLD) -> dict[str, Callable]:
 
     def served(experts, x_GTD, plans):
         def group(plan, x_TD):
-            return moe.dispatch(plan, x_TD, moe.experts, experts, own)[0]
+            return moe.dispatch(plan, x_TD, Pool(experts, moe.experts, own))[0]
 
         if G == 1:
             return group(jax.tree.map(lambda a: a[0], plans), x_GTD[0])

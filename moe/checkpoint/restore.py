@@ -45,7 +45,7 @@ def restore_params(directory: str | os.PathLike, step: int | str | None = None) 
                     leaf = record["leaves"][name]
                     node[last] = jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"], sharding=here)
         wanted = {"params": params}
-        return read_arrays(orbax, place, step, wanted, record["leaves"], partial=True)["params"]
+        return read_arrays(orbax, place, step, wanted, record["leaves"])["params"]
     except Damaged as error:
         raise Mistake(f"{place}: damaged ({error}); name another step") from error
     finally:

@@ -4,6 +4,7 @@ import jax
 from flax import linen, nnx
 
 from moe.model.layer import Aux, MoE
+from moe.params import merge_state, split_state
 from moe.plan import Tokens
 
 
@@ -31,8 +32,8 @@ class LinenMoE(linen.Module):
         return self.layer(params, x_BLD, tokens, rng)
 
 
-class RouterState(nnx.Variable):
-    """Router leaves that no gradient moves: hash tables, selection biases."""
+class State(nnx.Variable):
+    """Leaves that no gradient moves: hash tables, selection biases."""
 
 
 class NnxMoE(nnx.Module):
@@ -41,9 +42,8 @@ class NnxMoE(nnx.Module):
     def __init__(self, layer: MoE, width: int, vocab_size: int, *, rngs: nnx.Rngs):
         """Makes the parameters for inputs of the given model width."""
         self.layer = layer
-        params = layer.init(rngs.params(), width, vocab_size)
-        self.state = RouterState(params["router"].pop("state", {}))
-        self.params = nnx.Param(params)
+        learned, fixed = split_state(layer.init(rngs.params(), width, vocab_size))
+        self.params, self.state = nnx.Param(learned), State(fixed)
 
     def __call__(
         self,
@@ -52,6 +52,5 @@ class NnxMoE(nnx.Module):
         rng: jax.Array | None = None,
     ) -> tuple[jax.Array, Aux]:
         """Returns (y_BLD, Aux); rng=None is evaluation."""
-        params, state = self.params.get_value(), self.state.get_value()
-        router = {**params["router"], **({"state": state} if state else {})}
-        return self.layer({**params, "router": router}, x_BLD, tokens, rng)
+        params = merge_state(self.params.get_value(), self.state.get_value())
+        return self.layer(params, x_BLD, tokens, rng)

@@ -4,7 +4,7 @@ Pre-norm blocks with RMSNorm (arXiv 1910.07467), scanned over depth.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,12 @@ from flax import linen as nn
 from moe.devices import sharding
 from moe.experts.contract import Experts, apply_one
 from moe.experts.feed_forward import SwiGLU
+from moe.fields import AtLeast
 from moe.model.attention import Attention
 from moe.model.depth import Reports, in_depth_order
 from moe.model.flax_host import LinenMoE
 from moe.model.layer import Aux, MoE
+from moe.params import Size
 from moe.plan import Tokens
 from moe.registry import Mistake
 from moe.routers.contract import Router
@@ -120,8 +122,8 @@ class Transformer(nn.Module):
     """
 
     vocab_size: int = 2048
-    num_layers: int = 4
-    model_width: int = 128
+    num_layers: Annotated[int, AtLeast(1)] = 4
+    model_width: Annotated[int, AtLeast(1)] = 128
     attention: Attention = Attention()
     ffn: Experts = SwiGLU()
     moe: MoE | None = None
@@ -130,7 +132,7 @@ class Transformer(nn.Module):
     tied_head: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "dots", "period"] = "none"
-    unroll: int = 1
+    unroll: Annotated[int, AtLeast(1)] = 1
 
     @property
     def routers(self) -> tuple[Router, ...]:
@@ -186,16 +188,22 @@ class Transformer(nn.Module):
         )
         return sharding.constrain(logits_BLV, "BLV"), in_depth_order(places)
 
+    def sizes(self, path: str, tokens: int) -> tuple[Size, ...]:
+        """What a mesh splits, in calls of that many tokens."""
+        D, V, dense = self.model_width, self.vocab_size, len(self.moe_layers) < self.num_layers
+        return (
+            Size(f"{path}.model_width={D}", "D", D),
+            Size(f"{path}.vocab_size={V}", "V", V),
+            *self.attention.sizes(f"{path}.attention"),
+            *(self.ffn.sizes(f"{path}.ffn") if dense else ()),
+            *(() if self.moe is None else self.moe.sizes(f"{path}.moe", tokens)),
+        )
+
     def check(self, path: str, tokens: int) -> None:
         """Raises Mistake, one line with the dotted path, for impossible fields.
 
         tokens: what one call of the model sees, for dispatchers that group them.
         """
-        for name in ("vocab_size", "num_layers", "model_width", "unroll"):
-            if getattr(self, name) < 1:
-                raise Mistake(f"{path}.{name}={getattr(self, name)}: must be >= 1")
-        if self.ffn.width < 1:
-            raise Mistake(f"{path}.ffn.width={self.ffn.width}: must be >= 1")
         self.attention.check(f"{path}.attention")
         layers = self.moe_layers
         wrong = [n for n in layers if not 0 <= n < self.num_layers]

@@ -250,7 +250,7 @@ MISTAKES = {
     ),
     "no documents": (
         f"show {STUDY}/top2 --set data.max_documents=0",
-        "data.max_documents=0: must be none or an int >= 1",
+        "data.max_documents=0: must be >= 1 or none",
     ),
     "benchmark without a baseline": (
         "bench step --arms=top1",

@@ -23,12 +23,13 @@ from moe.routers.hash import Hash
 from moe.routers.top_k import TopK
 
 
-def published(D, N, heads, F, E, k, V, qk_norm=False):
+def published(D, N, heads, experts, V):
+    F, E, k = experts
     return Transformer(
         vocab_size=V,
         num_layers=N,
         model_width=D,
-        attention=Attention(*heads, qk_norm=qk_norm),
+        attention=Attention(*heads),
         moe=MoE(num_experts=E, router=TopK(k=k), experts=SwiGLU(F)),
         moe_layers=tuple(range(N)),
         tied_head=False,
@@ -39,9 +40,9 @@ def published(D, N, heads, F, E, k, V, qk_norm=False):
     ("model", "total", "active"),
     [
         # Mixtral 8x7B and 8x22B (arXiv 2401.04088), Qwen3-30B-A3B (2505.09388).
-        (published(4096, 32, (32, 8, 128), 14336, 8, 2, 32000), 46_702_792_704, 12.880e9),
-        (published(6144, 56, (48, 8, 128), 16384, 8, 2, 32000), 140_620_634_112, 39.152e9),
-        (published(2048, 48, (32, 4, 128), 768, 128, 8, 151936, True), 30_532_122_624, 3.353e9),
+        (published(4096, 32, (32, 8, 128, False), (14336, 8, 2), 32000), 46_702_792_704, 12.880e9),
+        (published(6144, 56, (48, 8, 128, False), (16384, 8, 2), 32000), 140_620_634_112, 39.152e9),
+        (published(2048, 48, (32, 4, 128), (768, 128, 8), 151936), 30_532_122_624, 3.353e9),
     ],
 )
 def test_published_parameter_counts(model, total, active):
@@ -163,7 +164,7 @@ def test_overrides_keep_what_they_do_not_name():
 
 
 def test_fine_grained_experts_keep_parameters_and_flops():
-    model = published(64, 2, (2, 2, 32), 48, 4, 2, 100)
+    model = published(64, 2, (2, 2, 32, False), (48, 4, 2), 100)
     fine = widths.fine_grained(model, 4)
     assert (fine.moe.num_experts, fine.moe.router.k, fine.moe.experts.width) == (16, 8, 12)
     for tokens in (None, 64):

@@ -14,6 +14,7 @@ from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.gather import Gather
 from moe.dispatch.placed import Placed, hold
 from moe.dispatch.ragged import Ragged
+from moe.experts.contract import Pool
 from moe.experts.feed_forward import SwiGLU
 from moe.model.layer import MoE
 from moe.model.transformer import Transformer
@@ -99,7 +100,7 @@ EXPERTS = SwiGLU(6)
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def run(dispatch, plan, x_TD, params, count):
-    return served(dispatch, plan, x_TD, EXPERTS, params, count)
+    return served(dispatch, plan, x_TD, Pool(params, EXPERTS, count))
 
 
 def drawn():
@@ -139,7 +140,8 @@ def test_a_hot_expert_needs_less_room_when_it_has_copies():
 
 def test_other_plans_are_refused():
     with pytest.raises(ValueError, match="^model.moe.dispatch=Placed: serves token choice only"):
-        Placed()(Mix(jnp.ones((2, 2, 1)), jnp.ones((2, 2, 1))), jnp.ones((2, D)), None, {}, 2)
+        plan = Mix(jnp.ones((2, 2, 1)), jnp.ones((2, 2, 1)))
+        Placed()(plan, jnp.ones((2, D)), Pool({}, EXPERTS, 2))
 
 
 @pytest.mark.slow

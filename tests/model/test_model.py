@@ -11,6 +11,7 @@ from flax import nnx
 from moe.dispatch.einsum import Einsum
 from moe.dispatch.oracle import Oracle
 from moe.experts.feed_forward import ReLU, SwiGLU
+from moe.fields import check_fields
 from moe.model.attention import Attention, normalize, rotate
 from moe.model.depth import map_routers
 from moe.model.flax_host import NnxMoE
@@ -267,10 +268,11 @@ def replaced(**changes):
         (SMALL.clone(attention=Attention(head_width=7)), "m.attention.head_width=7: must be even"),
         (
             SMALL.clone(attention=Attention(rope_base=0.0)),
-            "m.attention.rope_base=0.0: must be > 0 and finite",
+            "m.attention.rope_base=0.0: must be a number > 0",
         ),
     ],
 )
 def test_impossible_models_are_one_line(model, line):
-    with pytest.raises(ValueError, match=f"^{line}$"):
+    with pytest.raises(Mistake, match=f"^{line}$"):
+        check_fields(model, "m")
         model.check("m", 24)
