@@ -36,6 +36,11 @@ def names(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
     return [_name(path) for path in paths]
 
 
+def nested(named: dict[str, Any]) -> Any:
+    """The nested dict whose leaves have these names."""
+    return flax.traverse_util.unflatten_dict(named, sep="/")
+
+
 def _name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
