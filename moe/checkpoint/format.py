@@ -175,7 +175,7 @@ def read_arrays(
     restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
     partial = len(jax.tree.leaves(wanted)) < len(leaves)
     items = ocp.args.PyTreeRestore(wanted, restore_args, partial_restore=partial)
-    why = ""
+    why, found = "", None
     try:
         verify(place, step)
         found = orbax.restore(place.place(step), args=ocp.args.Composite(state=items))["state"]

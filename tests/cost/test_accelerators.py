@@ -35,7 +35,7 @@ def test_mfu_by_hand(monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: [device])
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     run = experiment(None)
-    per_token = loop.cost.flops_per_token(run.model, 16, 4 * 16)
+    per_token = loop.account.flops_per_token(run.model, 16, 4 * 16)
     # Three forward passes of 1000 tokens a second on two devices of 275 TFLOP/s.
     want = 3 * per_token * 1000 / (2 * 275e12)
     assert loop.utilisation(run, 1000.0) == pytest.approx(want)
