@@ -44,7 +44,7 @@ class AllToAll(Limited):
             return jax.lax.all_to_all(a, EXPERT, 0, 0, tiled=True)
 
         theirs = Choices(swap(expert_R)[:, None], jnp.ones((size * C, 1), jnp.float32))
-        served_RD, stats = self.local(theirs, swap(sent_RD), pool.replace(E=own))
+        served_RD, stats = self.local(theirs, swap(sent_RD), dataclasses.replace(pool, E=own))
         back_RD = swap(served_RD)
         gate_TK = jnp.where(plan.expert_TK < E, plan.gate_TK, 0)
         y_TD = combine_rows(back_RD, gate_TK, token_R, rank_R, row_TK)

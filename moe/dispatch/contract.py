@@ -130,7 +130,7 @@ class Elsewhere:
 
 def elsewhere(pool: Pool) -> Pool:
     """The pool as one device sees it that holds a part: rows travel to the device of an expert."""
-    return pool.replace(experts=Elsewhere(pool.experts))
+    return dataclasses.replace(pool, experts=Elsewhere(pool.experts))
 
 
 def no_drops(plan: Plan, T: int, E: int, slots_used: jax.Array | float = 1.0) -> Stats:

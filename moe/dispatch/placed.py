@@ -51,7 +51,7 @@ class Placed(Dispatch):
         return y_TD, stats.replace(load_E=load(plan, pool.E))
 
     def _copies(self, pool: Pool) -> Pool:
-        return pool.replace(params=split_state(pool.params)[0], E=self.replicas)
+        return dataclasses.replace(pool, params=split_state(pool.params)[0], E=self.replicas)
 
     def _placed(self, plan: Plan, pool: Pool) -> Choices:
         """The plan over copies."""

@@ -67,7 +67,7 @@ class Ragged(Dispatch):
         )
         mine_SK = on_device(expert_SK, own)
         gathered = Choices(mine_SK, jnp.where(mine_SK < own, gate_SK, 0))
-        y_SD, stats = self(gathered, x_SD, pool.replace(E=own))
+        y_SD, stats = self(gathered, x_SD, dataclasses.replace(pool, E=own))
         y_TD = jax.lax.psum_scatter(y_SD, EXPERT, tiled=True)
         no_drops_K = jnp.zeros_like(stats.dropped_K)
         return y_TD, Stats(load(plan, pool.E), no_drops_K, stats.slots_used)

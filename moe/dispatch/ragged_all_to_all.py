@@ -38,7 +38,7 @@ class RaggedAllToAll(Limited):
         sent_RD = take_rows(x_TD, order.token_R, order.row_TK)
         received_RD = exchange(sent_RD, traffic, rows, EXPERT)
         theirs = Choices(received_experts(count_PE, rows)[:, None], jnp.ones((rows, 1)))
-        served_RD, stats = self.local(theirs, received_RD, pool.replace(E=own))
+        served_RD, stats = self.local(theirs, received_RD, dataclasses.replace(pool, E=own))
         back_RD = exchange(served_RD, traffic.back, R, EXPERT)
         gate_TK = jnp.where(plan.expert_TK < E, plan.gate_TK, 0)
         y_TD = combine_rows(back_RD, gate_TK, order.token_R, order.rank_R, order.row_TK)

@@ -31,7 +31,9 @@ class Experts(Protocol):
         """Makes float32 weights, each expert drawn independently."""
         ...
 
-    def __call__(self, params: Params, x: jax.Array, product: Product = batched_product):
+    def __call__(
+        self, params: Params, x: jax.Array, product: Product = batched_product
+    ) -> jax.Array:
         """Applies expert e to its rows; `product(x, w)` knows which rows are whose.
 
         The default takes x_ECD; a grouped product takes rows x_RD sorted by expert.

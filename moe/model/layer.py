@@ -160,14 +160,15 @@ class MoE:
 
     def _apply(self, params: Params, plan: Plan, x: jax.Array, G: int) -> tuple[jax.Array, Stats]:
         """Outputs of all routed experts: null experts add theirs to what is served."""
-        if self.null is None:
+        null = self.null
+        if null is None:
             return self.serve(params["experts"], plan, x, G)
         y, counts = self.serve(params["experts"], plan.first(self.num_experts), x, G)
 
-        def null(plan, x_TD):
-            return self.null.serve(params["null"], plan, x_TD, self.num_experts)
+        def of_group(plan, x_TD):
+            return null.serve(params["null"], plan, x_TD, self.num_experts)
 
-        return y + (null if G == 1 else jax.vmap(null))(plan, x), counts
+        return y + (of_group if G == 1 else jax.vmap(of_group))(plan, x), counts
 
     def _losses(self, terms: Terms, B: int, L: int, G: int) -> tuple[Terms, Terms, Terms]:
         """Losses and metrics, averaged over pieces of their scope; sums if that is the batch."""

@@ -42,6 +42,7 @@ class Parts(Dispatch):
 
     def __call__(self, plan, x_TD, pool):
         """Computes y_TD."""
+        assert isinstance(plan, Choices)  # of a hash: `check` sees to it
         (T, D), E, K = x_TD.shape, pool.E, plan.expert_TK.shape[1]
         if D % K:
             raise Mistake(f"model.model_width={D}: must be divisible by router.k={K} (multihash)")
