@@ -13,7 +13,7 @@ PANELS = (
 )
 TOGETHER = 0.08  # of the axis, within which arms share a column of names
 LINE = 0.075  # of the axis, from one name to the next
-ROOM = 0.55  # of the axis, for the names to the right of the last arm
+ROOM = 0.75  # of the axis, for the names to the right of the last arm
 
 
 class Point(NamedTuple):

@@ -47,7 +47,10 @@ class LossCurves:
             "first 3 % of training is off the top"
         )
         off = [name for _, name, _ in _levels_off(comparison)]
-        left += f", and the {listing(off)} off the axis, its level at the edge." if off else "."
+        beyond = (
+            f" The {listing(off)} {'lie' if len(off) > 1 else 'lies'} beyond the axis; its edge"
+        )
+        left += f".{beyond} says where." if off else "."
         right = (
             f" Right: validation loss minus that of {base} at the same seed and step, which is "
             "where arms that lie on top of each other on the left come apart."
