@@ -5,6 +5,7 @@ The standard library only.
 
 import dataclasses
 import math
+import re
 import sys
 import types
 import typing
@@ -12,6 +13,8 @@ import typing
 from moe.registry import Mistake, entry, load, no_such
 
 _SCALARS = {bool: "true or false", int: "an int", float: "a number", str: "a text"}
+
+_LOOKS = re.compile(r"^ *(log_every|eval_every)=.*\n", re.MULTILINE)
 
 
 class MissingField(Mistake):
@@ -58,9 +61,10 @@ def expression(tree) -> str:
 def identity(text: str) -> str:
     """What makes an experiment itself, of the text that `expression` wrote: classes and fields.
 
-    Where a class lies is no part of it, so a file that moves orphans no run.
+    Where a class lies is no part of it, so a file that moves orphans no run; nor is how often a
+    run is logged and evaluated, which changes nothing that it learns.
     """
-    return text.partition("\n\n")[2] or text
+    return _LOOKS.sub("", text.partition("\n\n")[2] or text)
 
 
 def _is_node(value) -> bool:

@@ -64,7 +64,7 @@ class Evaluation:
 
     def router(self, model: Transformer) -> load.RouterLoad | None:
         """Load per MoE layer and desk; None without experts."""
-        if self.load_YNE is None:
+        if self.load_YNE is None or self.dropped_N is None or model.moe is None:
             return None
         load_NE = self.load_YNE.sum(axis=0)
         desk_load = load.fractions(self.load_YNE)

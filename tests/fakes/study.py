@@ -130,8 +130,9 @@ def metrics_lines(seed, gap, last):
             yield {"kind": "eval", "step": step, "tokens": 2500 * step, "val_loss": value}
 
 
-def write_run(directory, arm, seed, gap, facts=None, study="dense_topk_hash"):
-    """The files of one run that ends at the loss of DENSE and the gap."""
+def write_run(directory, arm, seed, gap, facts=None):
+    """The files of one run of the study in the directory; it ends at DENSE and the gap."""
+    study = json.loads((directory / "study.json").read_text())["study"]
     folder = directory / arm / f"seed{seed}"
     folder.mkdir(parents=True)
     last = DENSE[seed] + gap
@@ -159,7 +160,7 @@ def write_any(directory, declared, gaps, facts):
     declared.write(directory)
     for arm in declared.arms:
         for seed in declared.seeds:
-            write_run(directory, arm, seed, gaps[arm][seed], facts[arm], declared.study)
+            write_run(directory, arm, seed, gaps[arm][seed], facts[arm])
     return directory
 
 

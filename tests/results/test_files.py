@@ -13,7 +13,8 @@ from experiments.studies.contract import Scale
 from moe import registry
 from moe.registry import Mistake
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"  # of the tiny study, as run on 26 November
+BEFORE = pathlib.Path(__file__).parents[1] / "golden" / "before_rooms"
+RESULT = BEFORE / "top2" / "seed0" / "result.json"
 
 
 @pytest.fixture
@@ -22,15 +23,15 @@ def asked():
 
 
 def test_a_result_of_before_is_read_and_written_to_the_byte(tmp_path):
-    expected = {"study": "dense_topk_hash", "size": "tiny", "arm": "top1", "seed": 0}
-    result = Result.read(GOLDEN / "result.json", expected)
-    assert result.finite and result.router.num_experts == 8
+    expected = {"study": "dense_topk_hash", "size": "tiny", "arm": "top2", "seed": 0}
+    result = Result.read(RESULT, expected)
+    assert result.finite and result.router.num_experts == 16
     result.write(tmp_path)
-    assert (tmp_path / "result.json").read_bytes() == (GOLDEN / "result.json").read_bytes()
+    assert (tmp_path / "result.json").read_bytes() == RESULT.read_bytes()
 
 
 def test_a_study_of_before_has_what_the_registered_one_declares(tmp_path):
-    shutil.copy(GOLDEN / "study.json", tmp_path)
+    shutil.copy(BEFORE / "study.json", tmp_path)
     found, study = Declaration.read(tmp_path), registry.lookup("study", "dense_topk_hash")
     assert (found.contrasts, found.scales, found.caveats) == (
         study.contrasts,
@@ -38,11 +39,11 @@ def test_a_study_of_before_has_what_the_registered_one_declares(tmp_path):
         study.caveats,
     )
     assert found.colour_order == study.colour_order
-    assert found.seeds == (0, 1, 2) and found.overrides == ()
+    assert found.seeds == (0, 1) and found.overrides[0] == "train.steps=20"
 
 
 def test_a_study_that_is_not_registered_declares_nothing(tmp_path):
-    content = json.loads((GOLDEN / "study.json").read_text()) | {"study": "gone"}
+    content = json.loads((BEFORE / "study.json").read_text()) | {"study": "gone"}
     (tmp_path / "study.json").write_text(json.dumps(content))
     found = Declaration.read(tmp_path)
     assert found.contrasts == found.scales == found.caveats == found.colour_order == ()
@@ -88,8 +89,8 @@ def test_a_damaged_declaration_is_one_line(asked, tmp_path, damage):
 
 
 def test_a_result_of_another_run_is_refused():
-    with pytest.raises(Mistake, match="arm='top1' where 'top2' belongs"):
-        Result.read(GOLDEN / "result.json", {"arm": "top2"})
+    with pytest.raises(Mistake, match="arm='top2' where 'top1' belongs"):
+        Result.read(RESULT, {"arm": "top1"})
 
 
 def test_a_study_names_only_arms_that_it_has():
