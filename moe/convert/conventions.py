@@ -85,7 +85,7 @@ LOAD_BALANCE = {
     "deepseek": LoadBalance("1", "sum", "all", "sequence", "arXiv 2412.19437 eq. 17-20"),
     "maxtext": LoadBalance("K", "mean", "all", "sequence", "maxtext layers/moe.py"),
     "flaxformer": LoadBalance(
-        "K", "mean", "all", "group", "flaxformer moe/plan.py, t5x contrib/moe/models.py"
+        "K", "mean", "all", "group", "flaxformer moe/routing.py, t5x contrib/moe/models.py"
     ),
     "vmoe": LoadBalance("1", "sum", "first", "group", "vmoe nn/routing.py, nn/vit_moe.py"),
     "levanter": LoadBalance("1/K", "sum", "all", "device", "levanter models/mixtral.py"),
