@@ -14,29 +14,8 @@ from experiments.report.page import page
 from experiments.report.report import report
 from experiments.results.runs import read
 from moe import registry
+from tests.fakes.docs import example
 from tests.fakes.study import GAPS, Page, edit, write_study
-
-FIGURE = '''
-"""How long each arm took."""
-
-from experiments.figures.axes import sheet
-
-
-class WallTime:
-    title = "Time"
-
-    def draw(self, comparison):
-        figure = sheet(2)
-        times = [arm.timing["wall_s"] for arm in comparison.arms.values()]
-        figure.subplots().bar(list(comparison.arms), times)
-        return figure
-
-    def caption(self, comparison):
-        return f"Seconds of {len(comparison.arms)} arms."
-
-    def alt(self, comparison):
-        return "bars"
-'''
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +25,15 @@ def comparison(tmp_path_factory):
 
 def test_a_figure_is_one_file_and_one_line(tmp_path, monkeypatch):
     (tmp_path / "odd_figures").mkdir()
-    (tmp_path / "odd_figures" / "wall_time.py").write_text(FIGURE)
+    (tmp_path / "odd_figures" / "wall_time.py").write_text(example("class WallTime"))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(figures, "FIGURES", (*figures.FIGURES, "odd_figures.wall_time:WallTime"))
     directory = write_study(tmp_path / "study", arms=("dense", "top1"), seeds=(0,))
     report(directory)
     assert (directory / "figures" / "wall_time.svg").exists()
     found = Page((directory / "report.html").read_text())
-    assert "wall_time" in found.ids and found.labels[-1] == "bars"
-    assert "Figure 6. Time. Seconds of 2 arms." in found.text
+    assert "wall_time" in found.ids and found.labels[-1] == "A bar for each arm."
+    assert "Figure 6. Time. Seconds of each of 2 arms" in found.text
     sys.modules.pop("odd_figures.wall_time")
 
 

@@ -9,17 +9,11 @@ from experiments.report.report import report, table
 from experiments.results.result import Result
 from moe.analysis import load
 from moe.training.evaluate import Evaluation
+from tests.fakes.docs import example
 from tests.fakes.study import Page, edit, router_record, write_study
 
-BUSIEST_TWO = load.Metric(
-    "busiest_two",
-    lambda one: np.sort(load.fractions(one.load_E), axis=-1)[..., -2:].sum(axis=-1),
-    title="Busiest two",
-    short="top two",
-    note="share of the two busiest experts",
-    overall=max,
-    told="two experts take {:.2f}".format,
-)
+NAMES = {"np": np, "Metric": load.Metric, "fractions": load.fractions}
+BUSIEST_TWO = eval(example("Metric("), NAMES)
 
 
 class Model:
