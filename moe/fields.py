@@ -7,6 +7,7 @@ reads them all; what holds between fields a part says itself, in `check`. The st
 import dataclasses
 import math
 import numbers
+import re
 import sys
 import types
 import typing
@@ -107,6 +108,9 @@ def check_value(annotation, value, where: str) -> None:
             raise Mistake(f"{where}={value}: must be {each.rule(kind)}{either}")
 
 
+_LOOKS = re.compile(r"^ *(log_every|eval_every)=.*\n", re.MULTILINE)
+
+
 class MissingField(Mistake):
     """The tree has no field at this path: another arm of the same study may have it."""
 
@@ -151,9 +155,10 @@ def expression(tree) -> str:
 def identity(text: str) -> str:
     """What makes an experiment itself, of the text that `expression` wrote: classes and fields.
 
-    Where a class lies is no part of it, so a file that moves orphans no run.
+    Where a class lies is no part of it, so a file that moves orphans no run; nor is how often a
+    run is logged and evaluated, which changes nothing that it learns.
     """
-    return text.partition("\n\n")[2] or text
+    return _LOOKS.sub("", text.partition("\n\n")[2] or text)
 
 
 def _is_node(value) -> bool:

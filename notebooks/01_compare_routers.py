@@ -58,10 +58,10 @@ from moe.cost import account
 
 experiments = resolve("dense_topk_hash", ARMS, "tiny", [f"train.steps={STEPS}"])
 for arm, experiment in experiments.items():
-    account = account.account(experiment)
+    cost = account.account(experiment)
     print(
-        f"{arm:14} {account.params_total:>10,} parameters, {account.params_active:>8,} active,"
-        f" {account.flops_per_token:>8,.0f} FLOPs per token"
+        f"{arm:14} {cost.params_total:>10,} parameters, {cost.params_active:>8,} active,"
+        f" {cost.flops_per_token:>8,.0f} FLOPs per token"
     )
 
 # %% [markdown]
@@ -91,7 +91,7 @@ from experiments.figures.live import LiveCurves
 from experiments.runner import run
 
 run.run("dense_topk_hash", ARMS, "tiny", SEEDS, [f"train.steps={STEPS}"], WORKDIR,
-        on_log=LiveCurves())  # fmt: skip
+        on_log=LiveCurves("dense_topk_hash"))  # fmt: skip
 
 # %% [markdown]
 # ## What came out

@@ -162,7 +162,7 @@ def _plot(rows: list[dict], path: pathlib.Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from experiments.figures.palette import SPARE
+    from experiments.figures.palette import SERIES
 
     cases = list(dict.fromkeys((tuple(row["shape"]), row["skew"]) for row in rows))
     names = [n for n in dict.fromkeys(row["mechanism"] for row in rows) if n != "matmul"]
@@ -171,7 +171,7 @@ def _plot(rows: list[dict], path: pathlib.Path) -> None:
         mine = {(tuple(r["shape"]), r["skew"]): r["peak"] for r in rows if r["mechanism"] == name}
         places = [c + (i - len(names) / 2 + 0.5) * 0.8 / len(names) for c in range(len(cases))]
         heights = [mine.get(case, 0.0) for case in cases]
-        axes.bar(places, heights, 0.72 / len(names), label=name, color=SPARE[i % len(SPARE)])
+        axes.bar(places, heights, 0.72 / len(names), label=name, color=SERIES[i % len(SERIES)])
     labels = [f"D={s[1]} F={s[2]}\nE={s[3]} k={s[4]}, {skew}" for s, skew in cases]
     axes.set_xticks(range(len(cases)), labels)
     axes.set_ylabel("useful FLOP/s over those of\na plain matrix product")

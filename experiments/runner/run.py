@@ -2,15 +2,15 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Callable, Sequence
 
+from experiments.results.declaration import Declaration
 from experiments.results.folder import ELSEWHERE, Task
 from experiments.runner import together, workers
 from experiments.select import resolve
-from moe import fields, files, registry
+from moe import fields, files
 from moe.devices.mesh import Mesh, in_use
 from moe.devices.processes import is_first
 from moe.registry import Mistake
@@ -66,7 +66,8 @@ def run(
     with contextlib.ExitStack() as held:
         if is_first():
             held.enter_context(files.hold(workdir, called="--workdir"))
-            _write_study(study_name, size, tuple(experiments), seeds, overrides, workdir)
+            asked = Declaration.of(study_name, size, experiments, seeds, overrides)
+            asked.write(workdir)
         if mesh is not None:
             held.enter_context(in_use(mesh))
             on_log = on_log or (lambda arm, seed, row: None)
@@ -95,7 +96,7 @@ def _same_experiment(task: Task, seed: int) -> None:
 def _same_checkpoints(task: Task, seed: int) -> None:
     """Raises Mistake when an unfinished run has its checkpoints in another place."""
     directory = task.directory(seed)
-    if not (directory / "experiment.txt").exists() or (directory / "result.json").exists():
+    if not (directory / "experiment.txt").exists() or task.finished(seed):
         return
     note, here = directory / ELSEWHERE, directory / "checkpoints"
     there = note.read_text(encoding="utf-8").strip() if note.exists() else None
@@ -104,39 +105,3 @@ def _same_checkpoints(task: Task, seed: int) -> None:
             f"--checkpoints={task.checkpoints or ''}: {directory} has its checkpoints in "
             f"{there or here}; go on there, or choose another --workdir"
         )
-
-
-def _write_study(study_name, size, arms, seeds, overrides, workdir) -> None:
-    """Adds this call's arms and seeds to study.json; refuses another study or size."""
-    study, path = registry.lookup("study", study_name), workdir / "study.json"
-    record = {
-        "study": study_name,
-        "size": size,
-        "question": study.question,
-        "baseline": study.baseline,
-        "overrides": list(overrides),
-    }
-    before = _study_there(path)
-    for key, value in record.items():
-        if key in before and before[key] != value:
-            raise Mistake(
-                f"{path}: {key} is {before[key]!r} there, {value!r} asked; choose another --workdir"
-            )
-    known = [arm for arm, _ in study.arms if arm in arms or arm in before.get("arms", {})]
-    record["arms"] = {arm: dict(study.arms)[arm] for arm in known}
-    record["seeds"] = sorted({*seeds, *before.get("seeds", [])})
-    files.write(path, json.dumps(record, indent=1) + "\n")
-
-
-def _study_there(path: pathlib.Path) -> dict:
-    """What study.json says; raises Mistake, one line, when that is of no use."""
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        dict(found["arms"]), sorted({0, *found["seeds"]})
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise Mistake(
-            f"{path}: is damaged ({type(error).__name__}: {error}); repair or remove it"
-        ) from error
-    return found
