@@ -28,6 +28,8 @@ HOMES = {
     "schedule": "moe.optimizer",
     "study": "experiments.studies",
     "size": "configs",
+    "command": "experiments.command",
+    "benchmark": "experiments.bench",
 }
 
 

@@ -88,10 +88,11 @@ for desk in dataset.desks:
 
 # %%
 from experiments.figures.live import LiveCurves
-from experiments.runner import run
+from experiments.runner.request import Request
+from experiments.runner.run import run
 
-run.run("dense_topk_hash", ARMS, "tiny", SEEDS, [f"train.steps={STEPS}"], WORKDIR,
-        on_log=LiveCurves())  # fmt: skip
+asked = Request("dense_topk_hash", WORKDIR, ARMS, seeds=SEEDS, overrides=[f"train.steps={STEPS}"])
+run(asked, on_log=LiveCurves())
 
 # %% [markdown]
 # ## What came out

@@ -3,58 +3,32 @@
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from experiments.results.folder import ELSEWHERE, Task
 from experiments.runner import together, workers
-from experiments.select import resolve
+from experiments.runner.request import Request
 from moe import fields, files, registry
-from moe.devices.mesh import Mesh, in_use
+from moe.devices.mesh import in_use
 from moe.devices.processes import is_first
 from moe.registry import Mistake
 
 
-def run(
-    study_name: str,
-    arms: Sequence[str] | None,
-    size: str,
-    seeds: Sequence[int],
-    overrides: Sequence[str],
-    workdir: str | os.PathLike,
-    jobs: int = 0,
-    on_log: Callable[[str, int, dict], None] | None = None,
-    mesh: Mesh | None = None,
-    profile: tuple[int, int] | None = None,
-    wandb: str | None = None,
-    checkpoints: str | None = None,
-) -> None:
+def run(request: Request, on_log: Callable[[str, int, dict], None] | None = None) -> None:
     """Trains what is not there yet; leaves results where `experiments.report.report` reads them.
 
     Args:
-      arms: None is all arms of the study.
-      jobs: processes at the same time, each on a core of its own; 0 is one per core on CPU, and
-        none (the arms one after the other in this process) with an accelerator.
+      request: what is asked for.
       on_log: gets (arm, seed, row) for every row of a run, as it happens, in this process; the
         arms then run in this process too. For notebooks that draw while they train.
-      mesh: trains every arm over its devices, one after the other; None is one device. It changes
-        no result, and runs resume on any other mesh.
-      profile: first and last step of a profile of every run, in its folder.
-      wandb: the project of Weights & Biases that gets the metrics too.
-      checkpoints: a folder, or gs://BUCKET/PATH, that gets the checkpoints, as ARM/seedN, and a
-        copy of the metrics; None is each run's own folder.
 
-    Raises Mistake, before anything is written, for bad input and for a workdir that holds
-    other experiments or is in use; Interrupted when a signal stopped the runs, which then have
-    saved. A second signal raises KeyboardInterrupt at once.
+    Raises Mistake, before anything is written, for a mesh that cannot be had and for a workdir
+    that holds other experiments or is in use; Interrupted when a signal stopped the runs, which
+    then have saved. A second signal raises KeyboardInterrupt at once.
     """
-    workdir = pathlib.Path(workdir)
-    experiments = resolve(study_name, arms, size, overrides)
-    tasks = [
-        Task(study_name, size, arm, experiment, tuple(seeds), workdir, profile, wandb, checkpoints)
-        for arm, experiment in experiments.items()
-    ]
+    mesh, workdir = request.provided(), request.workdir
+    tasks = [_task(request, arm) for arm in request.arms]
     for task in tasks:
         for seed in task.seeds:
             _same_experiment(task, seed)
@@ -66,12 +40,26 @@ def run(
     with contextlib.ExitStack() as held:
         if is_first():
             held.enter_context(files.hold(workdir, called="--workdir"))
-            _write_study(study_name, size, tuple(experiments), seeds, overrides, workdir)
+            _write_study(request)
         if mesh is not None:
             held.enter_context(in_use(mesh))
             on_log = on_log or (lambda arm, seed, row: None)
         held.enter_context(together.watching())
-        workers.run(tasks, jobs, on_log)
+        workers.run(tasks, request.jobs, on_log)
+
+
+def _task(request: Request, arm: str) -> Task:
+    return Task(
+        request.study,
+        request.size,
+        arm,
+        request.experiments[arm],
+        request.seeds,
+        request.workdir,
+        request.profiled(),
+        request.wandb,
+        request.checkpoints,
+    )
 
 
 def _same_experiment(task: Task, seed: int) -> None:
@@ -106,15 +94,15 @@ def _same_checkpoints(task: Task, seed: int) -> None:
         )
 
 
-def _write_study(study_name, size, arms, seeds, overrides, workdir) -> None:
+def _write_study(request: Request) -> None:
     """Adds this call's arms and seeds to study.json; refuses another study or size."""
-    study, path = registry.lookup("study", study_name), workdir / "study.json"
+    study, path = registry.lookup("study", request.study), request.workdir / "study.json"
     record = {
-        "study": study_name,
-        "size": size,
+        "study": request.study,
+        "size": request.size,
         "question": study.question,
         "baseline": study.baseline,
-        "overrides": list(overrides),
+        "overrides": list(request.overrides),
     }
     before = _study_there(path)
     for key, value in record.items():
@@ -122,9 +110,9 @@ def _write_study(study_name, size, arms, seeds, overrides, workdir) -> None:
             raise Mistake(
                 f"{path}: {key} is {before[key]!r} there, {value!r} asked; choose another --workdir"
             )
-    known = [arm for arm, _ in study.arms if arm in arms or arm in before.get("arms", {})]
+    known = [arm for arm, _ in study.arms if arm in request.arms or arm in before.get("arms", {})]
     record["arms"] = {arm: dict(study.arms)[arm] for arm in known}
-    record["seeds"] = sorted({*seeds, *before.get("seeds", [])})
+    record["seeds"] = sorted({*request.seeds, *before.get("seeds", [])})
     files.write(path, json.dumps(record, indent=1) + "\n")
 
 
