@@ -54,14 +54,14 @@ WORKDIR = "runs/notebook"
 
 # %%
 from experiments.select import resolve
-from moe.cost import account
+from moe.cost.account import account
 
 experiments = resolve("dense_topk_hash", ARMS, "tiny", [f"train.steps={STEPS}"])
 for arm, experiment in experiments.items():
-    account = account.account(experiment)
+    costs = account(experiment)
     print(
-        f"{arm:14} {account.params_total:>10,} parameters, {account.params_active:>8,} active,"
-        f" {account.flops_per_token:>8,.0f} FLOPs per token"
+        f"{arm:14} {costs.params_total:>10,} parameters, {costs.params_active:>8,} active,"
+        f" {costs.flops_per_token:>8,.0f} FLOPs per token"
     )
 
 # %% [markdown]
