@@ -73,9 +73,10 @@ test-slow: $(DEV)  ## the slow tests alone
 test-tpu: $(TPU)  ## compile for TPU slices, without a TPU (downloads a compiler of 214 MB)
 	PYTHONPATH=$(CURDIR)/$(VENV)/tpu $(PY) -m pytest -m tpu $(PYTEST_ARGS)
 
-lint: $(DEV)  ## check style and formatting
+lint: $(DEV)  ## check style, formatting and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m basedpyright
 
 format: $(DEV)  ## repair style and formatting
 	$(PY) -m ruff check --fix .

@@ -1,5 +1,6 @@
 """The installed command: `moe-experiments` is what `python -m experiments` is in a clone."""
 
+import importlib
 import pathlib
 import sys
 
@@ -14,10 +15,9 @@ def folder() -> pathlib.Path:
 def main() -> None:
     """Runs the command, and exits as it does; the processes that it starts inherit the path."""
     sys.path.insert(0, str(folder()))
-    from experiments.__main__ import start
-
+    command = importlib.import_module("experiments.__main__")
     called = pathlib.Path(sys.argv[0]).name
-    start("python -m moe_experiments" if called == "__main__.py" else called)
+    command.start("python -m moe_experiments" if called == "__main__.py" else called)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The walls of the house: sizes of files and functions, names, and which way imports point."""
+"""The walls of the house: who may import whom, no circles, sizes of files and functions, names."""
 
 import ast
 import os
@@ -10,52 +10,101 @@ import sys
 import jax
 import pytest
 
+from tests import house
+
 ROOT = pathlib.Path(__file__).parent.parent
-PACKAGES = ("moe", "configs", "experiments", "launch")
-FORBIDDEN = {  # imports point one way: moe <- configs <- experiments <- notebooks
-    "moe": {"configs", "experiments", "notebooks", "tests"},
-    "configs": {"experiments", "notebooks", "tests"},
-    "experiments": {"notebooks", "tests"},
-    "launch": {"moe", "configs", "experiments", "notebooks", "tests"},  # it starts the command
+PACKAGES = ("moe", "configs", "experiments", "launch", "moe_experiments")
+FILES = [p.relative_to(ROOT) for name in PACKAGES for p in sorted((ROOT / name).rglob("*.py"))]
+TESTS = [p.relative_to(ROOT) for p in sorted((ROOT / "tests").rglob("*.py"))]
+
+# Imports point one way: moe <- configs <- experiments <- notebooks, and launch starts the command.
+FOREIGN = {
+    "moe": {"configs", "experiments", "launch", "moe_experiments", "notebooks", "tests"},
+    "configs": {"experiments", "launch", "moe_experiments", "notebooks", "tests"},
+    "experiments": {"launch", "moe_experiments", "notebooks", "tests"},
+    "launch": {"moe", "configs", "experiments", "moe_experiments", "notebooks", "tests"},
+    "moe_experiments": {"moe", "configs", "experiments", "launch", "notebooks", "tests"},
 }
-FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-FILE_LINES, FUNCTION_LINES = 300, 60
+# Room -> the rooms of its own package that it may import. The ground imports only what is named.
+GROUND = {"moe.registry", "moe.fields", "moe.files", "moe.params", "moe.plan", "moe.environment"}
+MAY = {
+    "moe": set(),
+    "moe.registry": set(),
+    "moe.fields": {"moe.registry"},
+    "moe.files": {"moe.registry"},
+    "moe.params": {"moe.registry"},
+    "moe.plan": {"moe.registry", "moe.fields"},
+    "moe.environment": {"moe"},
+    "moe.order": GROUND,
+    "moe.optimizer": GROUND,
+    "moe.devices": GROUND,
+    "moe.experts": GROUND,
+    "moe.kernels": GROUND,
+    "moe.data": GROUND,
+    "moe.routers": GROUND | {"moe.devices", "moe.order", "moe.data"},
+    "moe.dispatch": GROUND | {"moe.devices", "moe.order", "moe.experts", "moe.kernels"},
+    "moe.model": GROUND
+    | {"moe.devices", "moe.order", "moe.experts", "moe.kernels", "moe.routers", "moe.dispatch"},
+    "moe.experiment": GROUND | {"moe.data", "moe.optimizer", "moe.routers", "moe.model"},
+    "moe.checkpoint": GROUND | {"moe.devices"},
+    "moe.convert": GROUND | {"moe.routers", "moe.model", "moe.experiment"},
+    "moe.analysis": GROUND | {"moe.data", "moe.model", "moe.experiment"},
+    "moe.cost": GROUND | {"moe.routers", "moe.model", "moe.experiment"},
+    "moe.decode": GROUND | {"moe.dispatch", "moe.model", "moe.experiment"},
+    "moe.training": GROUND
+    | {"moe.data", "moe.devices", "moe.routers", "moe.model", "moe.experiment"}
+    | {"moe.checkpoint", "moe.analysis", "moe.cost"},
+    "experiments": set(),
+    "experiments.text": set(),
+    "experiments.studies": set(),
+    "experiments.select": {"experiments.studies"},
+    "experiments.results": {"experiments.studies", "experiments.text"},
+    "experiments.runner": {"experiments.select", "experiments.studies", "experiments.results"}
+    | {"experiments.text"},
+    "experiments.figures": {"experiments.results", "experiments.studies", "experiments.text"},
+    "experiments.report": {"experiments.results", "experiments.studies", "experiments.text"}
+    | {"experiments.figures"},
+    "experiments.bench": {"experiments.select", "experiments.studies", "experiments.text"}
+    | {"experiments.results", "experiments.runner", "experiments.figures"},
+    "experiments.command": {"experiments.select", "experiments.studies", "experiments.text"}
+    | {"experiments.results", "experiments.runner", "experiments.report", "experiments.bench"},
+    "experiments.__main__": {"experiments.command", "experiments.runner", "experiments.text"},
+    "configs": set(),
+    "launch": set(),
+    "moe_experiments": set(),
+}
+AT_ROOT = {"moe": 10, "experiments": 5}  # files, at most
 
-each_file = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+each_file = pytest.mark.parametrize("path", FILES, ids=str)
 
 
-def argued(node) -> bool:
-    """Whether the docstring has a line that starts with "Over budget:"."""
-    lines = (ast.get_docstring(node) or "").splitlines()
-    return any(line.startswith("Over budget:") for line in lines)
+def text(path):
+    return (ROOT / path).read_text("utf-8")
 
 
-def over_budget(source: str) -> list[str]:
-    """Names what is too long and not argued for."""
-    tree = ast.parse(source)
-    found = []
-    if len(source.splitlines()) > FILE_LINES and not argued(tree):
-        found.append(f"the file has {len(source.splitlines())} lines, over {FILE_LINES}")
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = node.end_lineno - node.lineno + 1
-            if lines > FUNCTION_LINES and not argued(node):
-                found.append(f"{node.name} has {lines} lines, over {FUNCTION_LINES}")
+@pytest.fixture(scope="module")
+def arrows():
+    """Module -> the modules of ours that it imports."""
+    trees = {house.name_of(path): ast.parse(text(path)) for path in FILES}
+    return {module: house.imports(tree, trees) - {module} for module, tree in trees.items()}
+
+
+@pytest.fixture(scope="module")
+def contracts():
+    return house.Contracts(ast.parse(text(path)) for path in [*FILES, *TESTS])
+
+
+def between_rooms(arrows):
+    """(importer, imported), of different rooms, where a package only names things."""
+    found = {}
+    for module, others in arrows.items():
+        here = house.room(module, MAY)
+        there = {house.room(other, MAY) for other in others} - {here}
+        found.setdefault(here, set()).update(there)
     return found
 
 
-def imported(source: str) -> set[str]:
-    """The top packages that a file imports, also inside functions."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            found.add(node.module.split(".")[0])
-    return found
-
-
-def loaded_after(statement: str, watched: set[str]) -> set[str]:
+def loaded_after(statement, watched):
     """Which of the watched packages a fresh interpreter holds after the statement."""
     code = f"import sys\n{statement}\nprint(*({watched!r} & set(sys.modules)))"
     done = subprocess.run(
@@ -65,23 +114,49 @@ def loaded_after(statement: str, watched: set[str]) -> set[str]:
 
 
 def test_there_are_files_to_check():
-    assert {path.relative_to(ROOT).parts[0] for path in FILES} == set(PACKAGES)
+    assert {path.parts[0] for path in FILES} == set(PACKAGES)
 
 
 @each_file
-def test_sizes_stay_in_the_budget(path):
-    assert not over_budget(path.read_text("utf-8"))
+def test_packages_point_one_way(path):
+    assert not house.packages(ast.parse(text(path))) & FOREIGN[path.parts[0]]
+
+
+def test_every_room_is_listed(arrows):
+    rooms = {house.room(module, MAY) for module in arrows}
+    assert rooms == {room for room in MAY if any(house.room(m, MAY) == room for m in arrows)}
+    assert not [module for module in arrows if house.room(module, MAY) not in MAY]
+
+
+def test_rooms_import_what_they_may(arrows):
+    wrong = [
+        f"{here} imports {there}"
+        for here, others in between_rooms(arrows).items()
+        for there in sorted(others)
+        if there.split(".")[0] == here.split(".")[0] and there not in MAY[here]
+    ]
+    assert not wrong
+
+
+def test_no_two_files_and_no_two_rooms_import_each_other(arrows):
+    assert not house.circles(arrows)
+    assert not house.circles(between_rooms(arrows))
+
+
+@pytest.mark.parametrize("package", AT_ROOT)
+def test_few_files_lie_at_a_root(package):
+    there = [p.name for p in (ROOT / package).iterdir() if p.is_file()]
+    assert len(there) <= AT_ROOT[package], there
+
+
+@pytest.mark.parametrize("path", [*FILES, *TESTS], ids=str)
+def test_sizes_stay_in_the_budget(path, contracts):
+    assert not house.over_budget(text(path), contracts)
 
 
 @each_file
 def test_every_module_says_what_it_is(path):
-    assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), "needs a module docstring"
-
-
-@each_file
-def test_imports_point_one_way(path):
-    package = path.relative_to(ROOT).parts[0]
-    assert not imported(path.read_text("utf-8")) & FORBIDDEN[package]
+    assert ast.get_docstring(ast.parse(text(path))), "needs a module docstring"
 
 
 @each_file
@@ -89,24 +164,35 @@ def test_no_file_is_named_for_leftovers(path):
     assert path.stem not in {"util", "utils", "helper", "helpers", "manager", "factory", "common"}
 
 
-def test_the_checks_can_fail():
+def test_the_budget_can_be_exceeded():
     long = "def f():\n" + "    x = 1\n" * 60  # 1 + 60 = 61 lines
-    assert over_budget(long) == ["f has 61 lines, over 60"]
-    assert not over_budget(long.replace("f():\n", 'f():\n    """One.\n\n    Over budget: x."""\n'))
-    assert over_budget("x = 1\n" * 301) == ["the file has 301 lines, over 300"]
-    assert imported(
-        "def f():\n    from experiments.runner.run import run\n    import configs.tiny"
-    ) == {
-        "experiments",
-        "configs",
-    }
+    assert house.over_budget(long) == ["f has 61 lines, over 60"]
+    reason = 'f():\n    """One.\n\n    Over budget: x."""\n'
+    assert not house.over_budget(long.replace("f():\n", reason))
+    assert house.over_budget("x = 1\n" * 301) == ["the file has 301 lines, over 300"]
+    many = "class A(B):\n    def f(self, a, b, c, d, e, *, g): pass\n"
+    assert house.over_budget(many) == ["f has 6 parameters, over 5"]
+    contract = f"class B:\n    def f(self):\n        {reason[5:].strip()}\n"
+    assert not house.over_budget(contract + many)
+
+
+def test_imports_are_seen():
+    tree = ast.parse(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import z.t\n"
+        "def f():\n    from a.b import c, d\n    import e.g\n"
+    )
+    assert house.imports(tree, {"a.b", "a.b.c", "e.g", "z.t"}) == {"a.b", "a.b.c", "e.g"}
+    assert house.packages(tree) == {"typing", "a", "e", "z"}
+    assert house.room("a.b.c", {"a", "a.b", "a.bc"}) == "a.b"
+    assert house.circles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}) == [["a", "b", "c"]]
+    assert not house.circles({"a": {"b", "c"}, "b": {"c"}, "c": set()})
 
 
 def test_importing_the_library_loads_no_data_library():
     modules = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for path in (ROOT / "moe").rglob("*.py")
-        if "data" not in path.relative_to(ROOT / "moe").parts[:-1] or path.name == "__init__.py"
+        house.name_of(path)
+        for path in FILES
+        if path.parts[0] == "moe" and ("data" not in path.parts[:-1] or path.stem == "__init__")
     ]
     statement = "import " + ", ".join(sorted(modules))
     watched = {"tensorflow", "tensorflow_datasets", "grain", "tokenizers", "matplotlib"}

@@ -44,11 +44,12 @@ class Bucket:
         if importlib.util.find_spec("gcsfs") is None:
             raise Mistake(f"{url}: needs a package: pip install -r requirements-gs.txt")
         import fsspec
+        from fsspec.config import conf
 
         logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # pages, before a failure is raised
         self.url = url.rstrip("/")
         # What orbax lists must not be remembered: other processes, and we here, change it.
-        fsspec.config.conf.setdefault("gs", {})["use_listings_cache"] = False
+        conf.setdefault("gs", {})["use_listings_cache"] = False
         self._fs = fsspec.filesystem("gs")
 
     def __str__(self) -> str:

@@ -171,7 +171,7 @@ def read_arrays(
     """Restores the wanted leaves and verifies them; raises Damaged in every process or in none."""
     restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
     items = ocp.args.PyTreeRestore(wanted, restore_args, partial_restore=partial)
-    why = ""
+    why, found = "", None
     try:
         verify(place, step)
         found = orbax.restore(place.place(step), args=ocp.args.Composite(state=items))["state"]

@@ -106,7 +106,7 @@ class Checkpoints:
         for step, why in damaged.items():
             aside = self._set_aside(step)
             self._say(f"{self.place}/{step}: damaged ({why}); kept as {aside}")
-        if damaged:
+        if damaged and found:
             self._say(f"{self.place}: goes on from step {found[0]}")
         return found
 

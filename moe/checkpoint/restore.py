@@ -24,16 +24,17 @@ def restore_params(directory: str | os.PathLike, step: int | str | None = None) 
     found = place.steps()
     orbax = open_orbax()
     try:
+        chosen: Any = step
         if step == "best":
             losses = [(read_record(orbax, place, s)["loss"], s) for s in found]
             known = [(loss, s) for loss, s in losses if loss is not None]
-            step = min(known)[1] if known else "best"
+            chosen = min(known)[1] if known else "best"
         elif step is None and found:
-            step = found[-1]
-        if step not in found:
+            chosen = found[-1]
+        if chosen not in found:
             shown = ", ".join(map(str, found)) or "none"
-            raise Mistake(f"{place}: step={step}: no such checkpoint (valid: {shown})")
-        record = read_record(orbax, place, step)
+            raise Mistake(f"{place}: step={chosen}: no such checkpoint (valid: {shown})")
+        record = read_record(orbax, place, chosen)
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         params: dict = {}
         for name in (*record["leaves"], *record["empty"]):
@@ -45,7 +46,7 @@ def restore_params(directory: str | os.PathLike, step: int | str | None = None) 
                     leaf = record["leaves"][name]
                     node[last] = jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"], sharding=here)
         wanted = {"params": params}
-        return read_arrays(orbax, place, step, wanted, record["leaves"], partial=True)["params"]
+        return read_arrays(orbax, place, chosen, wanted, record["leaves"], partial=True)["params"]
     except Damaged as error:
         raise Mistake(f"{place}: damaged ({error}); name another step") from error
     finally:

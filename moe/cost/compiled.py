@@ -64,7 +64,7 @@ def _collective(line: str, match: re.Match, runs: int) -> Collective:
 
 
 def _bytes(kind: str, dims: str) -> int:
-    bits = 8 if kind == "pred" else int(re.search(r"\d+", kind)[0])
+    bits = 8 if kind == "pred" else int(re.findall(r"\d+", kind)[0])
     return math.prod(int(d) for d in dims.split(",") if d) * bits // 8
 
 

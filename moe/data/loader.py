@@ -202,7 +202,8 @@ def _cut(
     owner = np.searchsorted(split.ends, position[:, :-1], side="right")
     id_BL, desk_BL, class_BL = token[:, :-1], split.desk[owner], split.label[owner]
     name, label_V = label
-    label_BL = {"desk": desk_BL, "class": class_BL}.get(name)
-    if label_BL is None:
+    if label_V is None:
+        label_BL = desk_BL if name == "desk" else class_BL
+    else:
         label_BL = label_V[id_BL]
     return Batch(id_BL, token[:, 1:], desk_BL, class_BL, label_BL)

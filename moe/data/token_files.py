@@ -9,6 +9,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -74,7 +75,7 @@ def write(
       limit: documents of each part of each split, at most.
     """
     files.write(folder / "tokenizer.json", coder.json.encode())
-    index = {"corpus": corpus, "tokenizer": coder.fingerprint}
+    index: dict[str, Any] = {"corpus": corpus, "tokenizer": coder.fingerprint}
     index |= {"desks": text.desks, "classes": text.classes, "splits": {}}
     for split, parts in text.splits.items():
         chunks = (chunk for rows in parts for chunk in limited(rows, limit))
@@ -116,8 +117,8 @@ def _write_split(folder: Path, split: str, chunks, coder: tokenizer.Tokenizer) -
         file.seek(0)
         _head(file, sum(numbers["tokens"]))
     columns = {name: np.array(column, np.int64) for name, column in numbers.items()}
-    key = np.array(keys) if any(keys) else np.zeros(len(keys), "S1")
-    np.savez(folder / f"{split}-documents.npz", **columns, key=key)
+    columns["key"] = np.array(keys) if any(keys) else np.zeros(len(keys), "S1")
+    np.savez(folder / f"{split}-documents.npz", **columns)  # pyright: ignore[reportArgumentType]
     return count_V
 
 

@@ -59,23 +59,24 @@ class Tokenizer:
         if self._bpe is None:
             return [np.frombuffer(text.encode(), np.uint8).astype(np.uint16) for text in texts]
         parts = [_parts(text) for text in texts]
-        ids = self._encoded([part for one in parts for part in one])
+        ids = _encoded(self._bpe, [part for one in parts for part in one])
         return [np.concatenate([next(ids) for _ in one]) for one in parts]
-
-    def _encoded(self, parts: list[str]) -> Iterator[np.ndarray]:
-        """Ids of each part; some at once, since what the library returns is large."""
-        start, size = 0, 0
-        for stop, part in enumerate(parts, 1):
-            size += len(part)
-            if size >= AT_ONCE or stop == len(parts):
-                for encoding in self._bpe.encode_batch_fast(parts[start:stop]):
-                    yield np.array(encoding.ids, np.uint16)
-                start, size = stop, 0
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of the ids; ends are left out, bytes that are no UTF-8 become U+FFFD."""
         pieces = [*self._pieces, b""]
         return b"".join(pieces[int(i)] for i in ids).decode("utf-8", "replace")
+
+
+def _encoded(bpe: tokenizers.Tokenizer, parts: list[str]) -> Iterator[np.ndarray]:
+    """Ids of each part; some at once, since what the library returns is large."""
+    start, size = 0, 0
+    for stop, part in enumerate(parts, 1):
+        size += len(part)
+        if size >= AT_ONCE or stop == len(parts):
+            for encoding in bpe.encode_batch_fast(parts[start:stop]):
+                yield np.array(encoding.ids, np.uint16)
+            start, size = stop, 0
 
 
 def read(path: Path) -> Tokenizer:

@@ -70,7 +70,7 @@ def grouped_product(groups: Groups, x_RD: jax.Array, w_EDF: jax.Array) -> jax.Ar
     x_RD ends in `groups.padding` rows that belong to nobody; what comes out in the place of rows
     past the last group has no meaning. Gradients with respect to x_RD and w_EDF.
     """
-    groups = groups.replace(size_E=vary_like(groups.size_E.astype(jnp.int32), x_RD))
+    groups = dataclasses.replace(groups, size_E=vary_like(groups.size_E.astype(jnp.int32), x_RD))
     return _grouped(groups, x_RD, vary_like(w_EDF, x_RD))
 
 

@@ -108,7 +108,7 @@ def _row_gradient(kernel: Mosaic, size_E, dy_RF, w_EDF) -> jax.Array:
     def body(expert_ref, tile_ref, start_ref, end_ref, dy_ref, w_ref, dx_ref, sums_ref):
         step, part = pl.program_id(1), pl.program_id(2)
         e, t = expert_ref[step], tile_ref[step]
-        *_, new_tile, again = _neighbours(expert_ref, tile_ref, step, steps)
+        new_tile, again = _neighbours(expert_ref, tile_ref, step, steps)[-2:]
 
         @pl.when(part == 0)
         def _():

@@ -94,7 +94,7 @@ def compile_step(experiment: Experiment, mesh: Mesh, target: str, devices: list[
     chips = math.prod(int(side) for side in shape.split("x"))
     with in_use(mesh, devices):
         program = step.lower(experiment).compile()
-    memory = program.memory_analysis()
+    memory: Any = program.memory_analysis()
     outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
     temporaries = memory.temp_size_in_bytes + memory.generated_code_size_in_bytes + outputs
     tokens = experiment.train.batch * experiment.data.sequence_length
@@ -103,6 +103,6 @@ def compile_step(experiment: Experiment, mesh: Mesh, target: str, devices: list[
         arguments=memory.argument_size_in_bytes,
         temporaries=temporaries,
         capacity=CHIP_BYTES[name] * chips // len(devices),
-        collectives=tuple(compiled.collectives(program.as_text())),
+        collectives=tuple(compiled.collectives(program.as_text() or "")),
         flops=3 * account.account(experiment).flops_per_token * tokens / len(devices),
     )

@@ -12,7 +12,7 @@ class Clock:
     def __init__(self):
         """Starts now."""
         self._began = time.perf_counter()
-        self._seconds = dict.fromkeys(KINDS, 0.0)
+        self._seconds: dict[str, float] = {kind: 0.0 for kind in KINDS}
 
     @contextlib.contextmanager
     def __call__(self, kind: str):

@@ -38,7 +38,7 @@ class MetricsLog:
         )
         write(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self.path.open("a", encoding="utf-8")
-        self._sinks = [Events(directory / "tensorboard", resume_step + 1)]
+        self._sinks: list[Events | Wandb] = [Events(directory / "tensorboard", resume_step + 1)]
         if watch.wandb:
             self._sinks.append(Wandb(directory, watch))
         self._profile = Profile(directory / "profile", watch.profile)
@@ -103,7 +103,7 @@ def parsed(text: str) -> list[dict]:
     for line in text.splitlines():
         try:
             row = json.loads(line)
-            row["kind"], row["step"] + 0  # what every row has; a torn one may be JSON by chance
+            _ = row["kind"], row["step"] + 0  # what every row has; a torn one may be JSON by chance
         except (json.JSONDecodeError, TypeError, KeyError):
             break
         rows.append(row)

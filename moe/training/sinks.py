@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import time
+from typing import Any
 
 import jax
 
@@ -72,10 +73,12 @@ class Events:
         from tensorboardX import event_file_writer, summary
         from tensorboardX.proto import event_pb2
 
+        events: Any = event_pb2  # what protobuf makes has no types
+
         directory.mkdir(parents=True, exist_ok=True)
-        self._Event, self._scalar = event_pb2.Event, summary.scalar
+        self._Event, self._scalar = events.Event, summary.scalar
         self._file = event_file_writer.EventsWriter(str(directory / "events"), f".{os.getpid()}")
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        start = events.SessionLog(status=events.SessionLog.START)
         # Hides what a run that was cut off wrote after the step that is restored.
         self._file.write_event(self._Event(session_log=start, step=first_step))
         self._file.flush()

@@ -58,12 +58,14 @@ def _train_step(
     params = merge_state(optax.apply_updates(learned, updates), fixed)
     routers = experiment.model.routers
 
-    def update(params, n):
-        return routers[n].update(params, metrics.load_NE[n], metrics.stats[n])
+    load_NE = metrics.load_NE
 
-    if routers:
+    def update(params, n):
+        return routers[n].update(params, load_NE[n], metrics.stats[n])
+
+    if load_NE is not None:
         params = map_routers(params, update)
-    metrics = metrics.replace(grad_norm=optax.tree.norm(grads))
+    metrics = dataclasses.replace(metrics, grad_norm=optax.tree.norm(grads))
     state = sharding.stored(TrainState(state.step + 1, params, opt_state))
     return state, sharding.everywhere(metrics)
 
@@ -97,5 +99,5 @@ def lower(experiment: Experiment) -> jax.stages.Lowered:
 
     state = abstract_state(experiment)
     shape = (experiment.train.batch, experiment.data.sequence_length)
-    row = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding.of_rows())
+    row: Any = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding.of_rows())
     return _train_step.lower(dataclasses.replace(experiment, seed=0), state, Batch(*[row] * 5), 0)

@@ -205,7 +205,7 @@ def test_damaged_files_are_one_line(place, tmp_path, monkeypatch):
 def test_a_second_start_needs_no_tfds(place, tmp_path):
     first = load("tfds:ag_news_subset", tmp_path).fingerprint
     code = (
-        "import sys; from moe.data import Data, loader; "
+        "import sys; from moe.data import loader; from moe.data.data import Data; "
         f"data = Data('bytes', {L}, 4, source='tfds:ag_news_subset'); "
         f"print(loader.load(data, 257, {str(tmp_path)!r}).fingerprint); "
         "print([m for m in ('tensorflow', 'tensorflow_datasets', 'grain') if m in sys.modules])"

@@ -12,7 +12,7 @@ import pytest
 from moe.analysis import ngram
 from moe.data import loader, prepare, tokenizer
 from moe.data.data import DESKS, Data
-from moe.data.sources import desks, packages
+from moe.data.sources import desks, documents, packages
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def dataset(data_dir):
 def corpus(dataset, data_dir):
     """Every document, and the keys of those held out."""
     read = desks.read(packages.fetch(data_dir / "packages"))
-    return read, desks.held_out(read)
+    return read, documents.held_out(read)
 
 
 def test_the_corpus_is_the_pinned_one(dataset, data_dir):
@@ -133,7 +133,7 @@ def test_the_second_start_and_the_batches_are_fast(dataset, data_dir):
 def test_two_processes_prepare_the_same_folder(dataset, data_dir, tmp_path):
     (tmp_path / "packages").symlink_to(data_dir / "packages")
     code = (
-        "from moe.data import Data, loader; "
+        "from moe.data import loader; from moe.data.data import Data; "
         f"print(loader.load(Data('bytes'), 257, {str(tmp_path)!r}).fingerprint)"
     )
     command = [sys.executable, "-c", code]

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from moe.data.data import DESKS
-from moe.data.sources import desks
+from moe.data.sources import desks, documents
 from moe.data.sources.desks import SourceError
 from moe.data.sources.documents import Document
 
@@ -209,24 +209,24 @@ def document(group, size, label="desk/class", trained=False, desk="desk"):
 
 def test_whole_groups_are_held_out_about_the_share():
     some = [document(f"g{i}", size) for i in range(100) for size in (60, 40)]
-    keys = desks.held_out(some, share=0.05)
+    keys = documents.held_out(some, share=0.05)
     groups = {k.split("/")[1] for k in keys}
     # 10,000 bytes; groups of 100: 5 reach 5 %.
     assert len(groups) == 5 and len(keys) == 10
-    assert keys == desks.held_out(list(reversed(some)), share=0.05)  # no matter the order
+    assert keys == documents.held_out(list(reversed(some)), share=0.05)  # no matter the order
 
 
 def test_trained_documents_and_large_groups_are_never_held_out():
     some = [document("large", 900), document("kept", 50, trained=True), document("small", 50)]
     # 1,000 bytes: `large` would be 90 %, over 1.2 * 5 %; `kept` may not be; `small` is 5 %.
-    assert desks.held_out(some) == {"desk/small/50/desk/class"}
+    assert documents.held_out(some) == {"desk/small/50/desk/class"}
 
 
 @pytest.mark.parametrize(("size", "taken"), [(80, 0), (60, 1), (50, 1)])
 def test_a_desk_gives_at_most_a_fifth_more_than_its_share(size, taken):
     # Of 1,000 bytes at most 1.2 * 5 % = 60.
     some = [document("kept", 1000 - size, trained=True), document("whole", size)]
-    assert len(desks.held_out(some)) == taken
+    assert len(documents.held_out(some)) == taken
 
 
 def test_half_of_a_class_stays_in_training():
@@ -236,9 +236,9 @@ def test_half_of_a_class_stays_in_training():
         document("b", 39, "desk/a"),
     ]
     # 79 bytes of class a: 40 are over half, 39 are not; 39 are 4 % of 979 and under 1.2 * 5 %.
-    assert desks.held_out(some) == {"desk/b/39/desk/a"}
+    assert documents.held_out(some) == {"desk/b/39/desk/a"}
 
 
 def test_the_choice_does_not_depend_on_the_process():
     # printf 'abc' | sha256sum
-    assert desks.stable_hash("abc").startswith("ba7816bf8f01cfea414140de5dae2223")
+    assert documents.stable_hash("abc").startswith("ba7816bf8f01cfea414140de5dae2223")

@@ -272,18 +272,18 @@ def test_a_damaged_corpus_is_one_line_and_an_unfinished_one_is_made_again(datase
 def test_the_pinned_corpus_must_have_its_fingerprint(dataset, tmp_path, monkeypatch):
     given = loader.load(DATA, 257, tmp_path, some_documents())
     corpus = given.tokens.folder.parent.parent / prepare.CORPUS / "metadata.json"
-    monkeypatch.setattr(prepare.sources, "fetch", lambda folder: {})
-    monkeypatch.setattr(prepare.documents, "read", lambda archives: some_documents())
+    monkeypatch.setattr(prepare.packages, "fetch", lambda folder: {})
+    monkeypatch.setattr(prepare.desks, "read", lambda archives: some_documents())
     right = json.loads(corpus.read_text())["fingerprint"]
     with pytest.raises(
-        contract.SourceError, match=f"fingerprint={right}: must be {prepare.documents.FINGERPRINT}"
+        contract.SourceError, match=f"fingerprint={right}: must be {prepare.desks.FINGERPRINT}"
     ):
         loader.load(DATA, 257, tmp_path)
-    monkeypatch.setattr(prepare.documents, "FINGERPRINT", right)
+    monkeypatch.setattr(prepare.desks, "FINGERPRINT", right)
     assert loader.load(DATA, 257, tmp_path).fingerprint == dataset.fingerprint
     changed = some_documents()[:-1]  # a newer version of the corpus takes the place of the old
-    monkeypatch.setattr(prepare.documents, "read", lambda archives: changed)
-    monkeypatch.setattr(prepare.documents, "FINGERPRINT", "0")
+    monkeypatch.setattr(prepare.desks, "read", lambda archives: changed)
+    monkeypatch.setattr(prepare.desks, "FINGERPRINT", "0")
     with pytest.raises(contract.SourceError, match="fingerprint=.*: must be 0; the text"):
         loader.load(DATA, 257, tmp_path)
 
@@ -350,8 +350,8 @@ def test_importing_the_settings_loads_no_library():
 def test_the_cache_is_read_without_tfds(dataset):
     """A second run starts without the seconds that TFDS and grain take to import."""
     code = (
-        "import sys; from pathlib import Path; from moe.data import store; "
-        f"t = store.read(Path({str(dataset.tokens.folder)!r})); print(t.fingerprint); "
+        "import sys; from pathlib import Path; from moe.data import token_files; "
+        f"t = token_files.read(Path({str(dataset.tokens.folder)!r})); print(t.fingerprint); "
         "print([m for m in ('jax', 'grain', 'tensorflow_datasets') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

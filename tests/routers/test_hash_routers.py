@@ -10,9 +10,11 @@ import pytest
 from moe.data.counts import Corpus
 from moe.routers import hash as hashing
 from moe.routers.hash import BALANCED, BIGRAM, Hash
+from moe.routers.parts import clusters
+from moe.routers.parts.clusters import cooccurrence
 from moe.routers.parts.gates import ScalarGate, ScoreGate
 from moe.routers.parts.keys import Next, NGram, Position, Previous, Token
-from moe.routers.parts.tables import ClusteredTable, DispersedTable, RandomTable, cooccurrence
+from moe.routers.parts.tables import ClusteredTable, DispersedTable, RandomTable
 
 D, E, V = 8, 4, 40
 IDS = jnp.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]], jnp.int32)
@@ -164,6 +166,78 @@ def test_clusters_of_an_embedding_from_a_file(tmp_path):
     np.save(path, np.zeros((V - 1, 4)))
     with pytest.raises(ValueError, match=r"has shape \(39, 4\), must be \(vocab_size=40, any\)$"):
         table(router, corpus())
+    np.save(path, np.full((V, 4), np.nan))
+    with pytest.raises(ValueError, match=r"^table.embedding=.*embedding.npy: must be finite$"):
+        table(router, corpus())
+
+
+def embedded(tmp_path, vector_VA, **fields):
+    """A router that clusters the rows, and a text with every id once."""
+    path = tmp_path / "embedding.npy"
+    np.save(path, vector_VA)
+    text = Corpus(np.ones(len(vector_VA)), np.arange(len(vector_VA)))
+    return Hash(table=ClusteredTable(embedding=str(path)), **fields), text
+
+
+def test_planted_clusters_are_found_and_numbered_by_their_lowest_id(tmp_path):
+    # Of 20 seeds, a single start of k-means++ finds all 16 clusters for 3, the best of 8 for all.
+    family_V = np.arange(320) % 16
+    noise_VA = np.random.default_rng(0).standard_normal((320, 16))
+    router, text = embedded(tmp_path, np.eye(16)[family_V] + 0.12 * noise_VA)
+    for seed in range(20):
+        np.testing.assert_array_equal(table(router, text, seed, E=16)[:, 0], family_V)
+
+
+def test_clusters_do_not_hang_on_last_bits_signs_or_turns(tmp_path):
+    # Eight families at right angles and room for five: all ids of a family that holds no centroid
+    # are as near to one centroid as to another.
+    generator = np.random.default_rng(0)
+    family_VA = np.kron(np.eye(8), np.ones((1, 3)))[np.arange(80) % 8]
+    vector_VA = family_VA * generator.random((80, 24))
+    router, text = embedded(tmp_path, vector_VA, k=2)
+    found = [table(router, text, seed, E=5) for seed in range(20)]
+    for _ in range(3):
+        turn_AA = np.linalg.qr(generator.standard_normal((24, 24)))[0]
+        turned_VA = (vector_VA @ turn_AA) * (1 + 1e-12 * generator.standard_normal((80, 24)))
+        router, text = embedded(tmp_path, turned_VA, k=2)
+        for seed, expected in enumerate(found):
+            np.testing.assert_array_equal(table(router, text, seed, E=5), expected)
+
+
+@pytest.mark.parametrize(("turn", "winner"), [(1e-8, 0), (1e-2, 1)])
+def test_a_start_must_be_better_by_more_than_rounding(monkeypatch, turn, winner):
+    # Corners of a square: left and right halves are as good as upper and lower ones. The upper two
+    # corners turned towards each other, upper and lower are better, by about 2 * turn.
+    angle_V = np.pi / 4 * np.array([1, 3, 5, 7]) + turn * np.array([1, -1, 0, 0])
+    starts = [np.array([[1.0, 0], [-1, 0]]), np.array([[0, 1.0], [0, -1]])]
+    start = iter(starts * clusters.STARTS)
+    monkeypatch.setattr(clusters, "_seeds", lambda *args: next(start))
+    found = clusters.kmeans(np.stack([np.cos(angle_V), np.sin(angle_V)], axis=1), 2, None)
+    np.testing.assert_allclose(found, starts[winner] * np.sqrt(0.5), atol=2 * turn)
+
+
+def test_more_experts_than_distinct_ids_and_ids_that_nothing_is_known_of(tmp_path):
+    # Three directions and zero for five experts: clusters 0, 1, 2 in the order of their lowest ids;
+    # then the empty experts 3 and 4. An id of zeros is as far from all three: experts 0, 1, 2, 3.
+    vector_VA = np.array([[0, 2], [0, 0], [1, 0], [0, 1], [3, 3], [2, 0]])
+    router, text = embedded(tmp_path, vector_VA, k=4)
+    found = table(router, text, E=5)
+    assert found[:, 0].tolist() == [0, 0, 1, 0, 2, 1]
+    assert found[1].tolist() == [0, 1, 2, 3] and set(found[:, 3].tolist()) == {3}
+    router, text = embedded(tmp_path, np.zeros((3, 2)), k=2)
+    assert table(router, text).tolist() == [[0, 1]] * 3  # of no id anything is known
+
+
+def test_cooccurrence_does_not_cut_through_equal_singular_values():
+    # Six families of two ids in a ring; each id is followed by both of the next family equally
+    # often. So the two rows of a family are equal, those of two families share no context, and
+    # all six singular values are equal: three of them would tell some families apart, not all.
+    family_S, lap_S = np.arange(24 * 5 + 1) % 6, np.arange(24 * 5 + 1) // 6
+    token_S = 2 * family_S + np.where(family_S % 2, lap_S, lap_S // 2) % 2
+    expected_VV = np.kron(np.eye(6), np.ones((2, 2)))
+    for width in (3, 6, 20):
+        vector_VA = cooccurrence(Corpus(np.bincount(token_S), token_S), width)
+        np.testing.assert_allclose(vector_VA @ vector_VA.T, expected_VV, atol=1e-6)
 
 
 def test_k_experts_of_a_row_differ():

@@ -12,6 +12,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from moe.data.sources import contract
 from moe.data.sources.contract import NAME, SourceError
@@ -54,6 +55,8 @@ def find(name: str) -> Prepared:
     Raises SourceError, one line with the command that prepares it.
     """
     parts = NAME.fullmatch(name)
+    if parts is None:
+        raise SourceError(f"data.source=tfds:{name}: must be NAME, NAME/CONFIG or NAME:VERSION")
     above = kept_in() / parts["name"] / (parts["config"] or "")
     versions = sorted(above.glob("*/dataset_info.json"), key=_version)
     if parts["version"]:
@@ -105,7 +108,7 @@ def read(sets: list[Prepared]):
     for one in sets:
         held_out = one.held_out
         try:
-            builder = tfds.builder_from_directory(one.folder)
+            builder: Any = tfds.builder_from_directory(one.folder)
             features = dict(builder.info.features)
             sources = [builder.as_data_source(split) for split in ("train", held_out)]
         except Exception as error:  # as in corpus.Rows.chunk

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from moe.registry import Mistake
 
@@ -61,13 +62,13 @@ class Rows:
 
     Attributes:
       where: the folder that an error names.
-      source: what `as_data_source` gives.
+      source: what `as_data_source` gives: a sequence of dicts, several at once by __getitems__.
       order: the indices in it to read.
       row: from an example to {text, key, desk, class}, desk and class by index.
     """
 
     where: Path
-    source: Sequence[dict]
+    source: Any
     order: Sequence[int]
     row: Callable[[dict], dict]
 

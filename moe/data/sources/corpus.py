@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -74,7 +75,7 @@ def read(folder: Path, expected: str) -> Text:
     Raises SourceError when the fingerprint of what was read is not the expected one.
     """
     try:
-        builder = tfds.builder_from_directory(folder)
+        builder: Any = tfds.builder_from_directory(folder)
         desks, classes = (builder.info.features[name].names for name in ("desk", "class"))
         sources = {split: builder.as_data_source(split) for split in SPLITS}
     except Exception as error:  # as in Rows.chunk

@@ -4,8 +4,26 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 HELD_OUT_SHARE = 0.05  # of a desk's bytes
+
+
+class Labelled(Protocol):
+    """What is known of a document besides its text: `Document`, or a piece of a file."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def desk(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def trained(self) -> bool: ...
+    @property
+    def size(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -25,7 +43,7 @@ class Document:
         return len(self.text.encode())
 
 
-def held_out(documents: Iterable[Document], share: float = HELD_OUT_SHARE) -> set[str]:
+def held_out(documents: Iterable[Labelled], share: float = HELD_OUT_SHARE) -> set[str]:
     """Keys of the documents held out: whole groups, about `share` of each desk's bytes.
 
     Groups are tried in the order of the SHA-256 of their name. One is passed over when it would

@@ -126,7 +126,8 @@ def documents(folder: Path, files: list[File]) -> list[Piece]:
 
 def _pieces(file: File, domain: str, large: int) -> Iterator[Piece]:
     whole, alone = "/".join(file.parts), file.size > large
-    source = file.parts[1] if len(file.parts) > 2 else file.parts[-1] if alone else "files"
+    own = whole.split("/")[-1] if alone else "files"
+    source = file.parts[1] if len(file.parts) > 2 else own
     for start, stop in _cuts(_checked(file), max(4, min(large, PIECE)) if alone else PIECE):
         key = f"{whole}:{start:012d}"
         yield Piece(

@@ -123,6 +123,8 @@ def members(archive: Path, suffix: str) -> Iterator[tuple[str, str]]:
             with tarfile.open(archive) as file:
                 entries = [e for e in file if e.isfile() and e.name.endswith(suffix)]
                 for entry in sorted(entries, key=lambda e: e.name):
-                    yield entry.name, file.extractfile(entry).read().decode("utf-8")
+                    content = file.extractfile(entry)
+                    if content is not None:  # as of every plain file
+                        yield entry.name, content.read().decode("utf-8")
     except (OSError, EOFError, UnicodeError, zipfile.BadZipFile, tarfile.TarError) as error:
         raise SourceError(f"{archive.name}: not a readable archive: {error}") from error

@@ -7,6 +7,7 @@ import numpy as np
 
 from moe.data.counts import Corpus
 from moe.registry import Mistake
+from moe.routers.parts.clusters import cooccurrence, kmeans, squares, unit
 
 
 class Table(Protocol):
@@ -64,7 +65,7 @@ class ClusteredTable(Table):
     Attributes:
       embedding: a .npy file of shape (V, any width), such as a trained model's embedding_VD; ""
         computes one from the training text.
-      width: width of the embedding that is computed.
+      width: width of the embedding that is computed, at least.
     """
 
     embedding: str = ""
@@ -79,15 +80,19 @@ class ClusteredTable(Table):
         return np.argsort(distance_VE, axis=1, kind="stable")[:, : expert_VK.shape[1]]
 
     def distances(self, E: int, corpus: Corpus, seed: int) -> np.ndarray:
-        """Squared distance of every id to every k-means centroid; unseen ids count as centre."""
-        from scipy.cluster import vq
+        """Squared distance of every id to every k-means centroid, to DIGITS decimals.
 
-        V = len(corpus.count_V)
-        vector_VA = self._vectors(V, corpus)
-        seen = corpus.count_V > 0
-        generator = np.random.default_rng(seed)
-        centroid_EA, _ = vq.kmeans2(vector_VA[seen], E, minit="++", iter=50, rng=generator)
-        return np.square(vector_VA[:, None] - centroid_EA[None]).sum(axis=-1)
+        Clusters are those of the ids in the text, numbered by their lowest id. Ids that nothing is
+        known of (zeros) are no part of them. With fewer clusters than E, the others are at inf.
+        """
+        vector_VA = self._vectors(len(corpus.count_V), corpus)
+        known = (corpus.count_V > 0) & np.any(vector_VA != 0, axis=1)
+        centroid_CA = kmeans(vector_VA[known], E, np.random.default_rng(seed))
+        distance_VC = squares(vector_VA, centroid_CA)
+        cluster, first = np.unique(distance_VC[known].argmin(axis=1), return_index=True)
+        distance_VE = np.full((len(vector_VA), E), np.inf)
+        distance_VE[:, : len(cluster)] = distance_VC[:, cluster[np.argsort(first)]]
+        return distance_VE
 
     def _vectors(self, V: int, corpus: Corpus) -> np.ndarray:
         if not self.embedding:
@@ -98,7 +103,9 @@ class ClusteredTable(Table):
                 f"table.embedding={self.embedding}: has shape {vector_VA.shape}, must be "
                 f"(vocab_size={V}, any)"
             )
-        return _unit(vector_VA)
+        if not np.isfinite(vector_VA).all():
+            raise Mistake(f"table.embedding={self.embedding}: must be finite")
+        return unit(vector_VA)
 
     def check(self, path):
         """Raises Mistake for a width < 1 or a file that is not there."""
@@ -142,39 +149,6 @@ def deal(
         table_VK[row] = np.lexsort((generator.random(len(load_E)), load_E))[:K]
         load_E[table_VK[row]] += count_V[row]
     return table_VK
-
-
-def cooccurrence(corpus: Corpus, width: int) -> np.ndarray:
-    """Unit vectors of ids from positive PMI with the ids one place before and after.
-
-    Levy and Goldberg (2014): a truncated singular value decomposition of PPMI, rows scaled by the
-    square root of the singular values. Contexts are the (at most) 1000 most frequent ids.
-    """
-    from scipy import sparse
-    from scipy.sparse import linalg
-
-    V = len(corpus.count_V)
-    context = np.argsort(-corpus.count_V, kind="stable")[:1000]
-    place_V = np.full(V, -1)
-    place_V[context] = np.arange(len(context))
-    left, right = (np.asarray(part, np.int64) for part in (corpus.token_S[:-1], corpus.token_S[1:]))
-    blocks = []
-    for token, other in ((left, right), (right, left)):
-        kept = place_V[other] >= 0
-        shape = (V, len(context))
-        ones = np.ones(kept.sum())
-        blocks.append(sparse.coo_matrix((ones, (token[kept], place_V[other[kept]])), shape).tocsr())
-    count = sparse.hstack(blocks).tocoo()
-    row, column = (np.asarray(count.sum(axis=a)).ravel() for a in (1, 0))
-    pmi = np.log(count.data * count.sum() / (row[count.row] * column[count.col]))
-    ppmi = sparse.csr_matrix((np.maximum(pmi, 0), (count.row, count.col)), count.shape)
-    rank = min(width, min(ppmi.shape) - 1)
-    u, s, _ = linalg.svds(ppmi, k=rank, v0=np.ones(min(ppmi.shape)))
-    return _unit(u * np.sqrt(s))
-
-
-def _unit(vector_VA: np.ndarray) -> np.ndarray:
-    return vector_VA / np.maximum(np.linalg.norm(vector_VA, axis=1, keepdims=True), 1e-12)
 
 
 @dataclasses.dataclass(frozen=True)
