@@ -1,6 +1,8 @@
 """What tests of commands share: a command line in this process, folders to be wrong about, toys."""
 
 import importlib
+import pathlib
+import re
 import sys
 
 import pytest
@@ -100,3 +102,16 @@ def added(tmp_path, monkeypatch):
     for name in set(sys.modules) - modules:
         if name.startswith("toy_"):
             del sys.modules[name]
+
+
+@pytest.fixture
+def shown():
+    """The block of Python in docs/extend.md that has this text."""
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "extend.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+    def block(text):
+        (found,) = [block for block in blocks if text in block]
+        return found
+
+    return block

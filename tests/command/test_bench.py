@@ -97,3 +97,12 @@ def test_a_benchmark_is_one_file_and_one_line(call, added):
     assert call("bench", "router", "--toy-count=1") == (2, "", line)
     line = "error: --toy-count=0: must be a positive integer\n"
     assert call("bench", "toy", "--toy-count=0") == (2, "", line)
+
+
+def test_the_benchmark_of_the_docs_works(call, added, shown):
+    assert "_benchmark(" in shown('_benchmark("sort"')
+    register = "from moe.registry import register\nregister('benchmark', 'sort', {}, 'sorting')\n"
+    target = "f'{__name__}:BENCHMARK'"
+    added("toy_shown", shown("BENCHMARK = ") + register.format(target), "benchmark", "sort")
+    code, out, err = call("bench", "sort", "--rows=8")
+    assert (code, err) == (0, "") and out.startswith("{'sort': [")

@@ -4,6 +4,8 @@ import ast
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 from absl import flags as absl_flags
@@ -16,6 +18,7 @@ from experiments.runner.request import Request
 from experiments.select import parse_name, resolve
 
 ROOT = pathlib.Path(__file__).parents[2]
+STUDY = "dense_topk_hash"
 KNOWN = commands()
 EXAMPLES = [(name, example) for name, one in KNOWN.items() for example in one.examples]
 
@@ -51,6 +54,14 @@ def test_help_gives_defaults(call):
     assert "zipf, one, empty [uniform]\n" in call("bench", "layer", "--help")[1]
 
 
+def test_the_program_is_called_as_it_was_started():
+    for module in ("experiments", "moe_experiments"):
+        words = [sys.executable, "-m", module, "run", "--help"]
+        out = subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout
+        assert out.startswith(f"usage: python -m {module} run STUDY[/ARM] ")
+        assert f"\n  python -m {module} run dense_topk_hash --workdir=" in out
+
+
 def test_help_of_no_command_is_a_mistake(call):
     assert call("rnu", "--help")[2].startswith("error: rnu: no such command; did you mean 'run'?")
 
@@ -68,7 +79,7 @@ def test_every_example_is_a_command_line(name, example, call, tmp_path, monkeypa
     if name == "run":
         assert isinstance(request(words[1], given), Request)
     elif "set" in one.flags:
-        study, arms = parse_name(words[1] if name == "show" else "dense_topk_hash")
+        study, arms = parse_name(words[1] if name == "show" else STUDY)
         resolve(study, arms or getattr(given, "arms", None), given.size, given.set)
     if name in ("list", "show") and "compile-for" not in example:
         code, out, err = call(name, *shlex.split(example))
@@ -120,3 +131,12 @@ def test_a_command_is_one_file_and_one_line(call, added):
     assert call("toy", "a", "b")[2] == "error: toy a b: must be 'toy [WORD]', has 2 words\n"
     assert "did you mean 'toy-mark'?" in call("toy", "--toy-mrak=1")[2]
     assert "did you mean 'toy'?" in call("tooy")[2]
+
+
+def test_the_command_of_the_docs_works(call, added, shown):
+    line = shown('_command("count"')
+    about = ast.parse(line).body[0].value.args[2].value
+    register = f"from moe.registry import register\nregister('command', 'count', {{}}, {about!r})\n"
+    target = "f'{__name__}:COMMAND'"
+    added("toy_shown", shown("COMMAND = ") + register.format(target), "command", "count")
+    assert call("count", STUDY) == (0, "6\n", "") and about in call("count", "--help")[1]
