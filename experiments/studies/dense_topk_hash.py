@@ -6,7 +6,6 @@ attention, router and head counted.
 """
 
 from experiments.studies.contract import Study
-from moe.cost import widths
 
 
 def build(arm: str, size: str):
@@ -18,6 +17,7 @@ def build(arm: str, size: str):
     import dataclasses
 
     from moe import registry
+    from moe.cost import widths
     from moe.model.layer import MoE
     from moe.routers.top_k import TopK
 
