@@ -51,8 +51,8 @@ class Target:
             job = pathlib.Path(folder) / "job"
             job.write_text(self.file(words), encoding="utf-8")
             for command in self.commands(words):
-                code = subprocess.run([str(job) if w == FILE else w for w in command]).returncode
-                if code:
+                started = subprocess.Popen([str(job) if w == FILE else w for w in command])
+                if code := _ended(started):
                     return code
         return 0
 
@@ -239,6 +239,8 @@ class Local(Target):
                 if failed or None not in codes:
                     return failed[0] if failed else max(codes)
                 time.sleep(0.2)
+        except KeyboardInterrupt:  # the processes hear it too, and save
+            return max(_ended(process) for process in running)
         finally:
             for process in running:
                 process.terminate()
@@ -255,6 +257,14 @@ TARGETS = {
     "gpus": Gpus,
     "local": Local,
 }
+
+
+def _ended(process: subprocess.Popen) -> int:
+    """The exit code of a process; a first Ctrl-C, which it hears too, is left to it."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        return process.wait()
 
 
 def _free_port() -> int:

@@ -99,6 +99,6 @@ COMMAND = Command(
     flags=("size", "set", "mesh", "compile-for"),
     examples=(
         "dense_topk_hash/top2 --set=model.moe.router.k=4",
-        "dense_topk_hash --size=small --compile-for=v5e:4x4",
+        "dense_topk_hash --size=small",
     ),
 )
