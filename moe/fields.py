@@ -16,6 +16,7 @@ from moe.registry import Mistake, entry, load, no_such
 
 _SCALARS = {bool: "true or false", int: "an int", float: "a number", str: "a text"}
 _NUMBERS = {int: numbers.Integral, float: numbers.Real}
+_LOOKS = re.compile(r"^ *(log_every|eval_every)=.*\n", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,9 +107,6 @@ def check_value(annotation, value, where: str) -> None:
     for each in ranges:
         if not each.allows(value):
             raise Mistake(f"{where}={value}: must be {each.rule(kind)}{either}")
-
-
-_LOOKS = re.compile(r"^ *(log_every|eval_every)=.*\n", re.MULTILINE)
 
 
 class MissingField(Mistake):

@@ -8,13 +8,20 @@ groups drop more, since loads vary more.
 import pathlib
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from experiments.bench.cases import Shape, dense_case, layer_inputs, make_plan
+from experiments.bench.contract import Benchmark, folder
 from experiments.bench.timing import interleaved, processor, save, timed_calls
 
 SHAPE = Shape(4096, 512, 2048, 8, 2)
 SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 FACTORS = (1.0, 1.25, 1.5, 2.0)
+
+
+def act(given: Any) -> None:
+    """Times groups of every size."""
+    groups(directory=folder(given.workdir))
 
 
 def groups(
@@ -144,3 +151,6 @@ def _plot(rows: list[dict], path: pathlib.Path) -> None:
         left.legend(fontsize="small", ncols=2, loc=(0.42, 0.36))
         figure.savefig(path, dpi=150)
         pyplot.close(figure)
+
+
+BENCHMARK = Benchmark(act, flags=("workdir",), examples=("", "--workdir=runs/groups"))
