@@ -1,6 +1,8 @@
 """Numbers, values and lists as text."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+
+NONE = "–"  # for a number that there is not
 
 
 def written(value) -> str:
@@ -16,9 +18,9 @@ def megabytes(count: float) -> str:
     return f"{count / 1e6:,.1f} MB"
 
 
-def aligned(values: dict[str, str]) -> list[str]:
+def aligned(values: Mapping[str, str]) -> list[str]:
     """Indented lines "name  value" with the values under each other."""
-    width = max(map(len, values))
+    width = max(map(len, values), default=0)
     return [f"  {name:<{width}}  {value}" for name, value in values.items()]
 
 
@@ -43,19 +45,19 @@ def listing(names: list[str]) -> str:
 def number(value: float | None, digits: int = 4, sign: bool = False) -> str:
     """A fixed-point number with a true minus sign; a dash for None."""
     if value is None:
-        return "–"
+        return NONE
     return f"{value:{'+' if sign else ''},.{digits}f}".replace("-", "−")
 
 
-def interval(record: dict, digits: int = 4, sign: bool = True) -> str:
-    """`low to high` of a record, or a dash where there is no interval."""
-    if record["low"] is None:
-        return "–"
-    return f"{number(record['low'], digits, sign)} to {number(record['high'], digits, sign)}"
+def interval(low: float | None, high: float | None, digits: int = 4, sign: bool = True) -> str:
+    """`low to high`, or a dash where there is no interval."""
+    if low is None:
+        return NONE
+    return f"{number(low, digits, sign)} to {number(high, digits, sign)}"
 
 
 def probability(p: float | None) -> str:
     """A p value as `p = 0.012`, `p < 0.0001` or a dash."""
     if p is None:
-        return "–"
+        return NONE
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"

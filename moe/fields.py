@@ -7,6 +7,7 @@ reads them all; what holds between fields a part says itself, in `check`. The st
 import dataclasses
 import math
 import numbers
+import re
 import sys
 import types
 import typing
@@ -15,6 +16,7 @@ from moe.registry import Mistake, entry, load, no_such
 
 _SCALARS = {bool: "true or false", int: "an int", float: "a number", str: "a text"}
 _NUMBERS = {int: numbers.Integral, float: numbers.Real}
+_LOOKS = re.compile(r"^ *(log_every|eval_every)=.*\n", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,9 +153,10 @@ def expression(tree) -> str:
 def identity(text: str) -> str:
     """What makes an experiment itself, of the text that `expression` wrote: classes and fields.
 
-    Where a class lies is no part of it, so a file that moves orphans no run.
+    Where a class lies is no part of it, so a file that moves orphans no run; nor is how often a
+    run is logged and evaluated, which changes nothing that it learns.
     """
-    return text.partition("\n\n")[2] or text
+    return _LOOKS.sub("", text.partition("\n\n")[2] or text)
 
 
 def _is_node(value) -> bool:

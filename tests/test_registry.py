@@ -53,8 +53,8 @@ def test_lookup_imports_only_what_is_looked_up():
         (
             lambda: registry.names("ruoter"),
             "kind=ruoter: no such kind; did you mean 'router'? "
-            "(valid: dispatch, experts, gate, kernel, key, layer, layout, noise, null, overflow, "
-            "router, rule, schedule, score, shared, size, study, table)",
+            "(valid: benchmark, command, dispatch, experts, gate, kernel, key, layer, layout, "
+            "noise, null, overflow, router, rule, schedule, score, shared, size, study, table)",
         ),
         (
             lambda: registry.lookup("router", "deisel"),

@@ -8,13 +8,20 @@ groups drop more, since loads vary more.
 import pathlib
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from experiments.bench.cases import Shape, dense_case, layer_inputs, make_plan
+from experiments.bench.contract import Benchmark, folder
 from experiments.bench.timing import interleaved, processor, save, timed_calls
 
 SHAPE = Shape(4096, 512, 2048, 8, 2)
 SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 FACTORS = (1.0, 1.25, 1.5, 2.0)
+
+
+def act(given: Any) -> None:
+    """Times groups of every size."""
+    groups(directory=folder(given.workdir))
 
 
 def groups(
@@ -123,7 +130,7 @@ def _plot(rows: list[dict], path: pathlib.Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from experiments.figures.palette import SETTINGS, SPARE, SPARE_MARKERS
+    from experiments.figures.palette import MARKERS, SERIES, SETTINGS
 
     sizes = [row["group"] for row in rows]
     with pyplot.rc_context(SETTINGS):
@@ -132,9 +139,9 @@ def _plot(rows: list[dict], path: pathlib.Path) -> None:
             for skew, line in (("uniform", "-"), ("zipf", "--")):
                 rates = [100 * row["drop_rate"][skew][f"{factor:g}"] for row in rows]
                 label = f"factor {factor:g}" if skew == "uniform" else None
-                left.plot(sizes, rates, line + SPARE_MARKERS[i], color=SPARE[i], label=label, ms=4)
+                left.plot(sizes, rates, line + MARKERS[i], color=SERIES[i], label=label, ms=4)
         left.set_title("Dropped assignments (%): even load solid, Zipf dashed")
-        right.plot(sizes, [row["ratio"] for row in rows], "-o", color=SPARE[0], ms=4)
+        right.plot(sizes, [row["ratio"] for row in rows], "-o", color=SERIES[0], ms=4)
         right.set_title("Forward and backward over the dense layer's")
         right.set_ylim(bottom=0)
         for axes in (left, right):
@@ -144,3 +151,6 @@ def _plot(rows: list[dict], path: pathlib.Path) -> None:
         left.legend(fontsize="small", ncols=2, loc=(0.42, 0.36))
         figure.savefig(path, dpi=150)
         pyplot.close(figure)
+
+
+BENCHMARK = Benchmark(act, flags=("workdir",), examples=("", "--workdir=runs/groups"))

@@ -9,10 +9,15 @@ import os
 import pathlib
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
-from experiments.bench.cases import Case, Shape, dense_case, layer_inputs, make_plan
+from absl import flags
+
+from experiments.bench.cases import Case, Shape, dense_case, layer_inputs, make_plan, shape
+from experiments.bench.contract import Benchmark, folder
 from experiments.bench.timing import interleaved, processor, save, timed_calls
 from moe import registry
+from moe.registry import Mistake, no_such
 
 SHAPES = (
     Shape(4096, 512, 2048, 8, 2),
@@ -21,6 +26,21 @@ SHAPES = (
 )
 SKEWS = ("uniform", "zipf", "one", "empty")
 DTYPES = {"float32": "float32", "bf16": "bfloat16"}
+
+flags.DEFINE_multi_string("shape", [], "T,D,F,E,k instead of the usual ones; repeatable")
+flags.DEFINE_list("skews", ["uniform"], f"loads, separated by commas: {', '.join(SKEWS)}")
+flags.DEFINE_string("dtype", "float32", f"of weights and tokens: {', '.join(DTYPES)}")
+
+
+def act(given: Any) -> None:
+    """Times the layers of the shapes, loads and numbers that the flags name."""
+    shapes = [shape(text) for text in given.shape] or SHAPES
+    for skew in given.skews:
+        if skew not in SKEWS:
+            raise Mistake(f"--skews={skew}: {no_such('skew', skew, SKEWS)}")
+    if given.dtype not in DTYPES:
+        raise Mistake(f"--dtype={given.dtype}: {no_such('dtype', given.dtype, DTYPES)}")
+    layer(shapes, given.skews, directory=folder(given.workdir), dtype=given.dtype)
 
 
 def layer(
@@ -93,11 +113,15 @@ def _table(one: Shape, skew: str, repeats: int, dtype: str) -> list[dict]:
 
 
 def mechanisms() -> list[str]:
-    """The dispatchers for one device; the oracle is no mechanism, and `auto` takes another's."""
+    """The dispatchers for one device, each under its first name.
+
+    The oracle is no mechanism, and `auto` takes another's.
+    """
     from moe.dispatch.limited import Parallel
 
     names = [name for name in registry.names("dispatch") if name not in ("oracle", "auto")]
-    return [n for n in names if not isinstance(registry.lookup("dispatch", n), Parallel)]
+    first = {registry.lookup("dispatch", name): name for name in reversed(names)}
+    return [name for one, name in reversed(first.items()) if not isinstance(one, Parallel)]
 
 
 def _matmul(one: Shape, dtype: str) -> Case:
@@ -162,7 +186,7 @@ def _plot(rows: list[dict], path: pathlib.Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from experiments.figures.palette import SPARE
+    from experiments.figures.palette import SERIES
 
     cases = list(dict.fromkeys((tuple(row["shape"]), row["skew"]) for row in rows))
     names = [n for n in dict.fromkeys(row["mechanism"] for row in rows) if n != "matmul"]
@@ -171,7 +195,7 @@ def _plot(rows: list[dict], path: pathlib.Path) -> None:
         mine = {(tuple(r["shape"]), r["skew"]): r["peak"] for r in rows if r["mechanism"] == name}
         places = [c + (i - len(names) / 2 + 0.5) * 0.8 / len(names) for c in range(len(cases))]
         heights = [mine.get(case, 0.0) for case in cases]
-        axes.bar(places, heights, 0.72 / len(names), label=name, color=SPARE[i % len(SPARE)])
+        axes.bar(places, heights, 0.72 / len(names), label=name, color=SERIES[i % len(SERIES)])
     labels = [f"D={s[1]} F={s[2]}\nE={s[3]} k={s[4]}, {skew}" for s, skew in cases]
     axes.set_xticks(range(len(cases)), labels)
     axes.set_ylabel("useful FLOP/s over those of\na plain matrix product")
@@ -180,3 +204,10 @@ def _plot(rows: list[dict], path: pathlib.Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
+
+
+BENCHMARK = Benchmark(
+    act,
+    flags=("shape", "skews", "dtype", "workdir"),
+    examples=("--shape=4096,512,1024,32,4 --skews=uniform,zipf", "--dtype=bf16"),
+)

@@ -6,14 +6,14 @@ part keeps its inputs in cache and cannot overlap with others, so the shares nee
 """
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from experiments.bench.timing import interleaved, processor, timed_calls
 
 PARTS = ("routing", "dispatch", "experts", "dense ffn", "attention", "head", "optimizer", "rest")
 
 
-def parts(experiments: dict, dataset, repeats: int = 7) -> list[dict]:
+def parts(experiments: Mapping, dataset, repeats: int = 7) -> list[dict]:
     """Prints each arm's step and the share of each part; everything runs in turn.
 
     Args:

@@ -66,7 +66,7 @@ def prepare(name, version, features, splits, rows, config=None, file_format="arr
         members["BUILDER_CONFIGS"] = [tfds.core.BuilderConfig(name=config, version=version)]
     with tfds.core.registered.skip_registration():
         builder = type("Prepared", (tfds.core.GeneratorBasedBuilder,), members)
-        made = builder(data_dir=str(catalogue.place()), file_format=file_format)
+        made = builder(data_dir=str(catalogue.kept_in()), file_format=file_format)
     made.download_and_prepare()
 
 
