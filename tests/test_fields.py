@@ -237,6 +237,7 @@ class Holder:
         ({"share": 1.5}, "share=1.5: must be in [0, 1]"),
         ({"salt": 2**32}, "salt=4294967296: must be in [0, 2^32)"),
         ({"most": 0}, "most=0: must be >= 1 or none"),
+        ({"most": "x"}, "most=x: must be an int or none"),
         ({"order": "sideways"}, "order=sideways: no such value (valid: down, up)"),
     ],
 )
