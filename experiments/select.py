@@ -13,12 +13,6 @@ def parse_name(name: str) -> tuple[str, tuple[str, ...] | None]:
     return study, (arm,) if slash else None
 
 
-def known_size(size: str) -> None:
-    """Raises Mistake unless some config has this size."""
-    if size not in registry.names("size"):
-        raise Mistake(f"--size={size}: {registry.no_such('size', size, registry.names('size'))}")
-
-
 def resolve(study_name: str, arms: Iterable[str] | None, size: str, overrides: Sequence[str]):
     """Arm -> validated Experiment, each override applied to every arm that has the field.
 
@@ -43,8 +37,8 @@ def resolve(study_name: str, arms: Iterable[str] | None, size: str, overrides: S
         try:
             experiment.validate()
         except Mistake as error:
-            place = f" (arm {arm})" if len(arms) > 1 else ""
-            raise Mistake(f"{error}{place}") from error
+            which = f" (arm {arm})" if len(arms) > 1 else ""
+            raise Mistake(f"{error}{which}") from error
     return experiments
 
 

@@ -1,6 +1,6 @@
 """Numbers, values and lists as text."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 NONE = "–"  # for a number that there is not
 
@@ -18,9 +18,9 @@ def megabytes(count: float) -> str:
     return f"{count / 1e6:,.1f} MB"
 
 
-def aligned(values: dict[str, str]) -> list[str]:
+def aligned(values: Mapping[str, str]) -> list[str]:
     """Indented lines "name  value" with the values under each other."""
-    width = max(map(len, values))
+    width = max(map(len, values), default=0)
     return [f"  {name:<{width}}  {value}" for name, value in values.items()]
 
 

@@ -24,8 +24,8 @@ def usage() -> str:
 
 def parse(argv: Sequence[str]) -> tuple[Target, bool, list[str]]:
     """The target, whether it is a dry run, and the words behind `--`; raises ValueError."""
-    place = list(argv).index("--") if "--" in argv else len(argv)
-    own, words = list(argv[:place]), list(argv[place + 1 :])
+    end = list(argv).index("--") if "--" in argv else len(argv)
+    own, words = list(argv[:end]), list(argv[end + 1 :])
     if not own or own[0] not in TARGETS:
         raise ValueError(f"{' '.join(own[:1]) or 'TARGET'}: must be one of {', '.join(TARGETS)}")
     if not words or words[0] != "run":

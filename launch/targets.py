@@ -1,4 +1,4 @@
-"""Places to train, each a dataclass whose fields are flags: what to write and what to run there.
+"""Where to train, each a dataclass whose fields are flags: what to write and what to run there.
 
 Commands are those of Google Cloud's, Kubernetes' and SLURM's documentation.
 """
@@ -18,11 +18,12 @@ from typing import ClassVar
 
 INSTALL = "pip install -r requirements.txt -r requirements-tpu.txt -r requirements-gs.txt"
 FILE = "{file}"  # in a command: where the target's file was written
+STOPPED = 75  # exit code of a run that the system stopped after it saved: to be started again
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """A place to train; its fields are the flags."""
+    """Where to train; its fields are the flags."""
 
     summary: ClassVar[str]
     python: str = "python3"
@@ -47,11 +48,11 @@ class Target:
     def start(self, words: Sequence[str]) -> int:
         """Runs everything; returns the exit code of the first command that fails, or 0."""
         with tempfile.TemporaryDirectory() as folder:
-            place = pathlib.Path(folder) / "job"
-            place.write_text(self.file(words), encoding="utf-8")
+            job = pathlib.Path(folder) / "job"
+            job.write_text(self.file(words), encoding="utf-8")
             for command in self.commands(words):
-                code = subprocess.run([str(place) if w == FILE else w for w in command]).returncode
-                if code:
+                started = subprocess.Popen([str(job) if w == FILE else w for w in command])
+                if code := _ended(started):
                     return code
         return 0
 
@@ -168,7 +169,10 @@ class ClusterToolkit(Target):
 
 @dataclasses.dataclass(frozen=True)
 class Slurm(Target):
-    """SLURM: one process per GPU, on every node; a preempted job is queued again and resumes."""
+    """SLURM: one process per GPU, on every node.
+
+    A job that is preempted, or that saved when its time was nearly up, is queued again and resumes.
+    """
 
     summary: ClassVar[str] = "SLURM: an sbatch script, one process a GPU"
     name: str = "moe"
@@ -184,7 +188,9 @@ class Slurm(Target):
         options += ["--requeue", "--signal=TERM@60"]
         options += [f"--partition={self.partition}"] * bool(self.partition)
         head = "".join(f"#SBATCH {option}\n" for option in options)
-        return f"#!/bin/bash\n{head}srun {shlex.join(self.joined(words))}\n"
+        again = f'[ $code -eq {STOPPED} ] && scontrol requeue "$SLURM_JOB_ID"'
+        run = f"srun {shlex.join(self.joined(words))}\ncode=$?\n{again}\nexit $code\n"
+        return f"#!/bin/bash\n{head}{run}"
 
     def commands(self, words):
         """Submits the script."""
@@ -224,14 +230,17 @@ class Local(Target):
         ]
 
     def start(self, words):
-        """Waits for all; the first that fails ends the others."""
+        """Waits for all; the first that fails ends the others, one that was stopped does not."""
         running = [subprocess.Popen(command) for command in self.commands(words)]
         try:
             while True:
                 codes = [process.poll() for process in running]
-                if any(codes) or None not in codes:
-                    return next((code for code in codes if code), 0)
+                failed = [code for code in codes if code not in (None, 0, STOPPED)]
+                if failed or None not in codes:
+                    return failed[0] if failed else max(codes)
                 time.sleep(0.2)
+        except KeyboardInterrupt:  # the processes hear it too, and save
+            return max(_ended(process) for process in running)
         finally:
             for process in running:
                 process.terminate()
@@ -248,6 +257,14 @@ TARGETS = {
     "gpus": Gpus,
     "local": Local,
 }
+
+
+def _ended(process: subprocess.Popen) -> int:
+    """The exit code of a process; a first Ctrl-C, which it hears too, is left to it."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        return process.wait()
 
 
 def _free_port() -> int:

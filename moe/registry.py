@@ -1,4 +1,4 @@
-"""Named parts of an experiment, and typed changes to a tree of frozen dataclasses by dotted path.
+"""Names of parts: what stands behind each, its summary and paper, and the nearest to a wrong one.
 
 The standard library only: the command lists and completes names without importing JAX.
 """
@@ -28,6 +28,8 @@ HOMES = {
     "schedule": "moe.optimizer",
     "study": "experiments.studies",
     "size": "configs",
+    "command": "experiments.command",
+    "benchmark": "experiments.bench",
 }
 
 
@@ -61,9 +63,23 @@ def register(kind: str, name: str, target: str, summary: str, paper: str = "") -
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """The registered names of a kind, in the order of registration."""
+    """The registered names of a kind, in the order of registration.
+
+    Raises Mistake for a kind whose package is not there, as those of the command in a library that
+    was installed.
+    """
     _known_kind(kind)
-    importlib.import_module(HOMES[kind])
+    package = HOMES[kind].partition(".")[0]
+    try:
+        importlib.import_module(HOMES[kind])
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        valid = [kind for kind in HOMES if HOMES[kind].partition(".")[0] == "moe"]
+        raise Mistake(
+            f"{kind}: needs the package {package!r} of the command, which is on the path in a "
+            f"clone and inside the command; valid here: {', '.join(valid)}"
+        ) from error
     return tuple(_ENTRIES.get(kind, {}))
 
 

@@ -1,7 +1,7 @@
 """The installed command: `moe-experiments` is what `python -m experiments` is in a clone."""
 
+import importlib
 import pathlib
-import runpy
 import sys
 
 HERE = pathlib.Path(__file__).parent
@@ -15,7 +15,9 @@ def folder() -> pathlib.Path:
 def main() -> None:
     """Runs the command, and exits as it does; the processes that it starts inherit the path."""
     sys.path.insert(0, str(folder()))
-    runpy.run_module("experiments", run_name="__main__", alter_sys=True)
+    command = importlib.import_module("experiments.__main__")
+    called = pathlib.Path(sys.argv[0]).name
+    command.start("python -m moe_experiments" if called == "__main__.py" else called)
 
 
 if __name__ == "__main__":

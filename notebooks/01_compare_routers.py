@@ -54,14 +54,14 @@ WORKDIR = "runs/notebook"
 
 # %%
 from experiments.select import resolve
-from moe.cost import account
+from moe.cost.account import account
 
 experiments = resolve("dense_topk_hash", ARMS, "tiny", [f"train.steps={STEPS}"])
 for arm, experiment in experiments.items():
-    cost = account.account(experiment)
+    costs = account(experiment)
     print(
-        f"{arm:14} {cost.params_total:>10,} parameters, {cost.params_active:>8,} active,"
-        f" {cost.flops_per_token:>8,.0f} FLOPs per token"
+        f"{arm:14} {costs.params_total:>10,} parameters, {costs.params_active:>8,} active,"
+        f" {costs.flops_per_token:>8,.0f} FLOPs per token"
     )
 
 # %% [markdown]
@@ -88,10 +88,11 @@ for desk in dataset.desks:
 
 # %%
 from experiments.figures.live import LiveCurves
-from experiments.runner import run
+from experiments.runner.request import Request
+from experiments.runner.run import run
 
-run.run("dense_topk_hash", ARMS, "tiny", SEEDS, [f"train.steps={STEPS}"], WORKDIR,
-        on_log=LiveCurves("dense_topk_hash"))  # fmt: skip
+asked = Request("dense_topk_hash", WORKDIR, ARMS, seeds=SEEDS, overrides=[f"train.steps={STEPS}"])
+run(asked, on_log=LiveCurves("dense_topk_hash"))
 
 # %% [markdown]
 # ## What came out

@@ -1,15 +1,20 @@
 """Launch recipes: a dry run prints the exact commands; local processes really train."""
 
 import json
+import os
 import pathlib
 import shlex
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 
 from launch import __main__ as launch
 from launch import targets
 
+ROOT = pathlib.Path(__file__).parents[1]
 WORDS = ["run", "dense_topk_hash/top2", "--workdir=/mnt/bucket/a b", "--mesh=data:4,expert:4"]
 RUN = "-m experiments run dense_topk_hash/top2 '--workdir=/mnt/bucket/a b' --mesh=data:4,expert:4"
 JOINED = f"python3 {RUN} --coordinator=auto"
@@ -70,6 +75,19 @@ def test_slurm(capsys):
     assert f"srun {JOINED}" in lines
 
 
+@pytest.mark.parametrize(("code", "asked"), [(75, "requeue 7\n"), (0, ""), (2, ""), (1, "")])
+def test_slurm_queues_again_what_the_system_stopped(code, asked, tmp_path):
+    """The batch script itself, where `srun` and `scontrol` are stand-ins."""
+    for name, does in {"srun": f"exit {code}", "scontrol": f'echo "$@" > {tmp_path}/asked'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "asked").write_text("")
+    (tmp_path / "job").write_text(targets.Slurm().file(WORDS))
+    there = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    assert subprocess.run(["bash", tmp_path / "job"], env=there).returncode == code
+    assert (tmp_path / "asked").read_text() == asked
+
+
 def test_one_host(capsys):
     (line,) = dry(capsys, "gpus", "--gpus=4", "--python=py")
     assert line == f"env CUDA_VISIBLE_DEVICES=0,1,2,3 py {RUN}"
@@ -111,6 +129,43 @@ def test_the_first_local_process_that_fails_ends_the_others(tmp_path):
     program.write_text('#!/bin/sh\ncase "$*" in *process_id=1*) exit 3;; esac\nexec sleep 60\n')
     program.chmod(0o755)
     assert targets.Local(processes=2, python=str(program)).start(WORDS) == 3
+
+
+def test_a_local_process_that_was_stopped_leaves_the_others_time_to_save(tmp_path):
+    # Process 1 has saved at once, process 0 needs a second longer; a signal would end it with 143.
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\ncase "$*" in *process_id=1*) exit 75;; esac\nsleep 1; exit 75\n')
+    program.chmod(0o755)
+    began = time.monotonic()
+    assert targets.Local(processes=2, python=str(program)).start(WORDS) == targets.STOPPED
+    assert time.monotonic() - began >= 1
+
+
+@pytest.mark.parametrize("target", ["local", "gpus"])
+def test_ctrl_c_leaves_the_processes_time_to_save(target, tmp_path):
+    # Each needs half a second to save; whatever else reached it meanwhile would end it with 9.
+    program = tmp_path / "python"
+    program.write_text(
+        f"#!{sys.executable}\nimport pathlib, signal, sys, time\n"
+        "def save(number, frame):\n    signal.signal(signal.SIGTERM, lambda *a: sys.exit(9))\n"
+        "    time.sleep(0.5)\n    sys.exit(0)\n"
+        "signal.signal(signal.SIGINT, save)\n"
+        f"pathlib.Path({str(tmp_path)!r}, sys.argv[-1][2:]).write_text('')\ntime.sleep(60)\n"
+    )
+    program.chmod(0o755)
+    words = [sys.executable, "-m", "launch", target, f"--python={program}", "--", "run", "--there"]
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits "ignore"
+    try:
+        launcher = subprocess.Popen(words, cwd=ROOT, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    there = {"local": ["process_id=0", "process_id=1"], "gpus": ["there"]}[target]
+    deadline = time.monotonic() + 30
+    while not all((tmp_path / name).exists() for name in there):
+        assert time.monotonic() < deadline and launcher.poll() is None
+        time.sleep(0.05)
+    os.killpg(launcher.pid, signal.SIGINT)  # as a terminal does: to every process
+    assert launcher.wait(timeout=30) == 0
 
 
 @pytest.mark.slow

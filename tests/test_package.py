@@ -132,8 +132,22 @@ def test_the_installed_command_works_from_another_folder(installed, tmp_path):
     for command in ([sys.executable, script], [sys.executable, "-m", "moe_experiments"]):
         listed = outcome([*command, "list", "hash_random"], tmp_path, **path)
         assert listed.returncode == 0 and "fixed random table" in listed.stdout, listed.stderr
+        called = "python -m moe_experiments" if "-m" in command else "moe-experiments"
+        helped = outcome([*command, "run", "--help"], tmp_path, **path)
+        assert helped.stdout.startswith(f"usage: {called} run STUDY[/ARM] "), helped.stderr
         wrong = outcome([*command, "show", "dense_topk_hash", "--size=huge"], tmp_path, **path)
         assert wrong.returncode == 2 and wrong.stderr.startswith("error: --size=huge")
+
+
+def test_without_the_command_its_kinds_are_told_in_one_line(tmp_path):
+    """The library alone, as `pip install` leaves it on the path of a program."""
+    (tmp_path / "moe").symlink_to(ROOT / "moe")
+    code = "from moe import registry; assert registry.names('router'); registry.names({!r})"
+    for kind, package in (("study", "experiments"), ("size", "configs")):
+        done = outcome([sys.executable, "-c", code.format(kind)], tmp_path)
+        line = done.stderr.splitlines()[-1]
+        assert line.startswith(f"moe.registry.Mistake: {kind}: needs the package '{package}' of ")
+        assert "; valid here: router, score, " in line and "study" not in line.partition(";")[2]
 
 
 @pytest.mark.slow

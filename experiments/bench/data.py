@@ -4,33 +4,40 @@ import itertools
 import pathlib
 import statistics
 import time
-from collections.abc import Sequence
+from typing import Any
 
+from experiments.bench.contract import Benchmark, folder
+from experiments.bench.timing import processor, save
+from experiments.select import resolve
+from moe import registry
+
+STUDY = "dense_topk_hash"
 TARGET = 0.05  # of a training step, at most
 
 
+def act(given: Any) -> None:
+    """Times the text of the study's baseline, its quickest arm."""
+    arm = registry.lookup("study", STUDY).baseline
+    experiment = resolve(STUDY, (arm,), given.size, given.set)[arm]
+    data(given.size, experiment, directory=folder(given.workdir))
+
+
 def data(
-    size: str,
-    overrides: Sequence[str] = (),
+    title: str,
+    experiment: Any,
     batches: int = 500,
     steps: int = 60,
     directory: pathlib.Path | None = None,
-    study_name: str = "dense_topk_hash",
 ) -> dict:
     """Prints batches and tokens per second, and the share of a step that the loop waits for data.
 
-    The share is that of the study's baseline, its quickest arm. Writes data.json into `directory`.
+    Writes data.json into `directory`.
     Returns load_s (opening what is prepared), first_batch_s and jump_s (the first batch of a stream
     from step 0 and from step 10,000), batches_per_s and tokens_per_s (a stream that nobody uses),
     wait_s and step_s (medians), share (summed waiting over summed steps and waiting).
     """
-    from experiments.bench.timing import processor, save
-    from experiments.select import resolve
-    from moe import registry
     from moe.data.loader import load
 
-    arm = registry.lookup("study", study_name).baseline
-    experiment = resolve(study_name, (arm,), size, overrides)[arm]
     B, L = experiment.train.batch, experiment.data.sequence_length
     load(experiment.data, experiment.model.vocab_size)  # prepares
     tick = time.perf_counter()
@@ -48,7 +55,7 @@ def data(
     row["tokens_per_s"] = row["batches_per_s"] * B * L
     row |= _waits(experiment, dataset, steps)
     row |= {"batch": B, "sequence_length": L, "source": experiment.data.source}
-    print(f"{size}, data.source={experiment.data.source}: batches of {B} x {L} tokens")
+    print(f"{title}, data.source={experiment.data.source}: batches of {B} x {L} tokens")
     print(f"{processor()}\n")
     print(f"opening the prepared tokens  {row['load_s'] * 1e3:10.1f} ms")
     print(f"first batch, from step 0     {row['first_batch_s'] * 1e3:10.1f} ms")
@@ -82,3 +89,10 @@ def _waits(experiment, dataset, steps: int) -> dict:
     waits, took = waits[2:], took[2:]
     share = sum(waits) / (sum(waits) + sum(took))
     return {"wait_s": statistics.median(waits), "step_s": statistics.median(took), "share": share}
+
+
+BENCHMARK = Benchmark(
+    act,
+    flags=("size", "set", "workdir"),
+    examples=("--size=small", "--set=data.source=folder:my/texts"),
+)

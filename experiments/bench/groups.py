@@ -8,13 +8,20 @@ groups drop more, since loads vary more.
 import pathlib
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from experiments.bench.cases import Shape, dense_case, layer_inputs, make_plan
+from experiments.bench.contract import Benchmark, folder
 from experiments.bench.timing import interleaved, processor, save, timed_calls
 
 SHAPE = Shape(4096, 512, 2048, 8, 2)
 SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 FACTORS = (1.0, 1.25, 1.5, 2.0)
+
+
+def act(given: Any) -> None:
+    """Times groups of every size."""
+    groups(directory=folder(given.workdir))
 
 
 def groups(
@@ -55,6 +62,7 @@ def _case(one: Shape, group: int):
     import jax
 
     from moe.dispatch.einsum import Einsum
+    from moe.experts.contract import Pool
 
     experts, params, x_TD = layer_inputs(one, one.F, one.E, "float32")
     x_GTD = x_TD.reshape(one.T // group, group, one.D)
@@ -62,7 +70,7 @@ def _case(one: Shape, group: int):
 
     def run(factor, params, x_GTD, plans):
         def serve(plan, x_TD):
-            return Einsum(factor, group)(plan, x_TD, experts, params, one.E)[0]
+            return Einsum(factor, group)(plan, x_TD, Pool(params, experts, one.E))[0]
 
         return jax.vmap(serve)(plans, x_GTD)
 
@@ -143,3 +151,6 @@ def _plot(rows: list[dict], path: pathlib.Path) -> None:
         left.legend(fontsize="small", ncols=2, loc=(0.42, 0.36))
         figure.savefig(path, dpi=150)
         pyplot.close(figure)
+
+
+BENCHMARK = Benchmark(act, flags=("workdir",), examples=("", "--workdir=runs/groups"))

@@ -9,10 +9,15 @@ import os
 import pathlib
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
-from experiments.bench.cases import Case, Shape, dense_case, layer_inputs, make_plan
+from absl import flags
+
+from experiments.bench.cases import Case, Shape, dense_case, layer_inputs, make_plan, shape
+from experiments.bench.contract import Benchmark, folder
 from experiments.bench.timing import interleaved, processor, save, timed_calls
 from moe import registry
+from moe.registry import Mistake, no_such
 
 SHAPES = (
     Shape(4096, 512, 2048, 8, 2),
@@ -21,6 +26,21 @@ SHAPES = (
 )
 SKEWS = ("uniform", "zipf", "one", "empty")
 DTYPES = {"float32": "float32", "bf16": "bfloat16"}
+
+flags.DEFINE_multi_string("shape", [], "T,D,F,E,k instead of the usual ones; repeatable")
+flags.DEFINE_list("skews", ["uniform"], f"loads, separated by commas: {', '.join(SKEWS)}")
+flags.DEFINE_string("dtype", "float32", f"of weights and tokens: {', '.join(DTYPES)}")
+
+
+def act(given: Any) -> None:
+    """Times the layers of the shapes, loads and numbers that the flags name."""
+    shapes = [shape(text) for text in given.shape] or SHAPES
+    for skew in given.skews:
+        if skew not in SKEWS:
+            raise Mistake(f"--skews={skew}: {no_such('skew', skew, SKEWS)}")
+    if given.dtype not in DTYPES:
+        raise Mistake(f"--dtype={given.dtype}: {no_such('dtype', given.dtype, DTYPES)}")
+    layer(shapes, given.skews, directory=folder(given.workdir), dtype=given.dtype)
 
 
 def layer(
@@ -93,11 +113,15 @@ def _table(one: Shape, skew: str, repeats: int, dtype: str) -> list[dict]:
 
 
 def mechanisms() -> list[str]:
-    """The dispatchers for one device; the oracle is no mechanism, and `auto` takes another's."""
+    """The dispatchers for one device, each under its first name.
+
+    The oracle is no mechanism, and `auto` takes another's.
+    """
     from moe.dispatch.limited import Parallel
 
     names = [name for name in registry.names("dispatch") if name not in ("oracle", "auto")]
-    return [n for n in names if not isinstance(registry.lookup("dispatch", n), Parallel)]
+    first = {registry.lookup("dispatch", name): name for name in reversed(names)}
+    return [name for one, name in reversed(first.items()) if not isinstance(one, Parallel)]
 
 
 def _matmul(one: Shape, dtype: str) -> Case:
@@ -120,18 +144,16 @@ def _mechanism(dispatch, one: Shape, plan, dtype: str) -> Case:
     import jax
 
     from moe.dispatch.parallel import serve
+    from moe.experts.contract import Pool
 
     experts, params, x_TD = layer_inputs(one, one.F, one.E, dtype)
     G = dispatch.groups(one.T)
     lead = (one.T,) if G == 1 else (G, one.T // G)
 
-    def group(params, plan, x_TD):
-        return dispatch(plan, x_TD, experts, params, one.E)
-
     def run(params, x_TD, gate_TK, plan):
         made = plan.replace(gate_TK=gate_TK)
         made, x = jax.tree.map(lambda a: a.reshape(*lead, a.shape[1]), (made, x_TD))
-        return serve(group, params, made, x, G, dispatch.tokenwise)
+        return serve(dispatch, made, x, Pool(params, experts, one.E), G)
 
     stats = jax.jit(run)(params, x_TD, plan.gate_TK, plan)[1]
     dropped = float(stats.dropped_K.sum() / stats.load_E.sum())
@@ -182,3 +204,10 @@ def _plot(rows: list[dict], path: pathlib.Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
+
+
+BENCHMARK = Benchmark(
+    act,
+    flags=("shape", "skews", "dtype", "workdir"),
+    examples=("--shape=4096,512,1024,32,4 --skews=uniform,zipf", "--dtype=bf16"),
+)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 
 def mixtral(one, plan, dtype: str = "float32") -> dict[str, tuple[Callable, Callable, int | None]]:
-    """Its experts for a `bench_layer.Shape` under our plan, in eager and grouped form.
+    """Its experts for a `bench.cases.Shape` under our plan, in eager and grouped form.
 
     On the GPU where torch has one, else on the CPU; nothing where it is missing. Of each: forward,
     forward and backward, and the bytes that the latter allocates at most, None on the CPU.

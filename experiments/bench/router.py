@@ -2,8 +2,9 @@
 
 import dataclasses
 import statistics
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from experiments.bench.contract import Benchmark
 from experiments.bench.timing import interleaved, measured, processor
 from moe import registry
 from moe.registry import Mistake
@@ -22,6 +23,11 @@ class Sizes(NamedTuple):
 
 
 _SIZES = Sizes()
+
+
+def act(given: Any) -> None:
+    """Times all routers."""
+    router()
 
 
 def router(sizes: Sizes = _SIZES, repeats: int = 9, names: tuple[str, ...] = ()) -> list[dict]:
@@ -119,3 +125,6 @@ def _print_routers(rows: list[dict], sizes: Sizes, experts_s: float, repeats: in
     others = [r["router"] for r in rows if r["ratio"] > limit and r["plan"] != "Choices"]
     print(f"\ntarget: at most {limit:.0%} for every token-choice router")
     print(f"above it: {', '.join(slow) or 'none'}; of other kinds: {', '.join(others) or 'none'}")
+
+
+BENCHMARK = Benchmark(act)

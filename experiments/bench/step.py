@@ -1,25 +1,43 @@
-"""Times training steps of all arms of a study, or all routers, in one process and in turn."""
+"""Times training steps of the arms of a study, in one process and in turn."""
 
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
+from experiments.bench import parts
+from experiments.bench.contract import Benchmark, folder
 from experiments.bench.timing import measured, save
+from experiments.runner import huge_pages
+from experiments.select import resolve
 from moe import registry
 from moe.registry import Mistake
 
+STUDY = "dense_topk_hash"
+
+
+def act(given: Any) -> None:
+    """Times the arms that the flags name, in huge pages, as `run` trains."""
+    study = registry.lookup("study", STUDY)
+    experiments = resolve(STUDY, given.arms, given.size, given.set)
+    if study.baseline not in experiments:
+        raise Mistake(f"--arms={','.join(given.arms)}: must name {study.baseline}, the baseline")
+    huge_pages.restart()
+    title = " ".join([STUDY, f"--size={given.size}", *(f"--set {text}" for text in given.set)])
+    step(title, experiments, study.baseline, directory=folder(given.workdir))
+
 
 def step(
-    size: str,
-    study_name: str = "dense_topk_hash",
-    overrides: Sequence[str] = (),
+    title: str,
+    experiments: Mapping[str, Any],
+    baseline: str,
     repeats: int = 15,
     directory: pathlib.Path | None = None,
-    arms: Sequence[str] | None = None,
 ) -> list[dict]:
-    """Prints the median step of each arm, all unless named, over the baseline's, interleaved.
+    """Prints the median step of each arm over the baseline's, interleaved.
 
-    Then the shares of its parts (`bench_parts`); writes both as step.json into `directory`.
+    Then the shares of its parts (`experiments.bench.parts`); writes both as step.json into
+    `directory`.
 
     The data row is the time that the training loop waits for a batch from the prefetching stream.
     On CPU every arm runs in this process with all its cores; `run` gives each arm a core of its
@@ -28,16 +46,10 @@ def step(
     """
     import jax
 
-    from experiments.bench import parts
-    from experiments.select import resolve
     from moe.data.loader import load
     from moe.training import step
 
-    study = registry.lookup("study", study_name)
-    experiments = resolve(study_name, arms, size, overrides)
-    if study.baseline not in experiments:
-        raise Mistake(f"--arms={','.join(arms)}: must name {study.baseline}, the baseline")
-    base = experiments[study.baseline]
+    base = experiments[baseline]
     dataset = load(base.data, base.model.vocab_size)
     batches = dataset.stream(0, 0, base.train.batch)
     states = {arm: step.init(e, dataset.corpus) for arm, e in experiments.items()}
@@ -54,15 +66,14 @@ def step(
         if repeat >= 2:  # the first compiles, the second still warms up
             for name, value in took.items():
                 seconds[name].append(value)
-    rows = [measured(name, seconds, study.baseline) for name in seconds]
-    title = " ".join([study_name, f"--size={size}", *(f"--set {o}" for o in overrides)])
+    rows = [measured(name, seconds, baseline) for name in seconds]
     _print(rows, experiments, base, title, repeats)
     shares = parts.parts(experiments, dataset)
     save(directory, "step", {"title": title, "steps": rows, "parts": shares})
     return rows
 
 
-def _print(rows: list[dict], experiments: dict, base, title: str, repeats: int) -> None:
+def _print(rows: list[dict], experiments: Mapping, base, title: str, repeats: int) -> None:
     import jax
 
     from moe.cost import account
@@ -80,3 +91,10 @@ def _print(rows: list[dict], experiments: dict, base, title: str, repeats: int) 
         quartiles = f"{row['low']:.2f} to {row['high']:.2f}"
         milliseconds = f"{row['median_s'] * 1e3:.2f} ms"
         print(f"{arm:<14} {milliseconds:>10} {row['ratio']:>7.3f} {quartiles:>13} {rate}")
+
+
+BENCHMARK = Benchmark(
+    act,
+    flags=("size", "arms", "set", "workdir"),
+    examples=("--arms=dense,top2", "--size=small --set=model.moe.dispatch=einsum"),
+)

@@ -1,20 +1,18 @@
 """What `show --compile-for` prints: training steps compiled for TPU slices that are not there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
-from experiments.select import resolve
 
+def sheet(title: str, experiments: Mapping[str, Any], mesh_text: str, target: str) -> str:
+    """A paragraph for each arm: bytes on a device, whether they fit, collectives and FLOPs.
 
-def sheet(
-    study: str,
-    arms: Sequence[str] | None,
-    size: str,
-    overrides: Sequence[str],
-    mesh_text: str,
-    target: str,
-) -> str:
-    """A paragraph for each arm: bytes on a device, whether they fit, collectives and FLOPs."""
-    experiments = resolve(study, arms, size, overrides)
+    Args:
+      title: the study and its size.
+      experiments: arm -> experiment.
+      mesh_text: axes and sizes, or "auto".
+      target: the slice, as "v5e:4x4".
+    """
     from moe.devices import mesh
     from moe.training import ahead
 
@@ -22,7 +20,7 @@ def sheet(
         mesh.choose(mesh_text, experiments, None)
     devices = ahead.slice_devices(target)
     chosen = mesh.choose(mesh_text, experiments, len(devices))
-    lines = [f"{study} --size={size} on {target}: {len(devices)} devices, --mesh={chosen}"]
+    lines = [f"{title} on {target}: {len(devices)} devices, --mesh={chosen}"]
     for arm, experiment in experiments.items():
         lines += ["", arm, *_lines(ahead.compile_step(experiment, chosen, target, devices))]
     return "\n".join(lines)

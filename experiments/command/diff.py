@@ -2,11 +2,19 @@
 
 import ast
 import pathlib
+from collections.abc import Sequence
 
+from experiments.command.contract import Command
+from experiments.command.flags import Given
 from experiments.select import parse_name, resolve
 from experiments.text import columns, written
 from moe import fields, registry
 from moe.registry import Mistake
+
+
+def act(words: Sequence[str], given: Given) -> None:
+    """Prints the fields that differ."""
+    print(difference(words[0], words[1], given.size))
 
 
 def difference(first: str, second: str, size: str) -> str:
@@ -60,3 +68,14 @@ def recorded(record: pathlib.Path) -> dict[str, object]:
     except (SyntaxError, ValueError, AttributeError, IndexError, TypeError) as error:
         raise Mistake(f"{record}: is not the record of an experiment ({error})") from error
     return leaves
+
+
+COMMAND = Command(
+    words="A B",
+    act=act,
+    flags=("size",),
+    examples=(
+        "dense_topk_hash/top1 dense_topk_hash/hash_random",
+        "runs/first/top1/seed0 dense_topk_hash/top1",
+    ),
+)

@@ -1,45 +1,66 @@
-"""The flags of the command."""
+"""The flags that commands share, and how a command line's flags are read; absl parses them."""
+
+import types
+from collections.abc import Iterable, Sequence
 
 from absl import flags
 
-SIZE = flags.DEFINE_string("size", "tiny", "which size of the study")
-ARMS = flags.DEFINE_list("arms", None, "run only these arms, separated by commas")
-SEEDS = flags.DEFINE_list("seeds", None, "run these seeds instead of the study's own")
-SET = flags.DEFINE_multi_string("set", [], "change a field, as --set train.steps=200; repeatable")
-WORKDIR = flags.DEFINE_string("workdir", None, "where a run keeps its files; it resumes them")
-CHECKPOINTS = flags.DEFINE_string(
-    "checkpoints", None, "a folder or gs://BUCKET/PATH for them; default: the workdir"
-)
-JOBS = flags.DEFINE_integer(
-    "jobs", 0, "runs at the same time, each a process; 0 decides by itself", lower_bound=0
-)
-SHAPE = flags.DEFINE_multi_string("shape", [], "of `bench layer`: T,D,F,E,k; repeatable")
-DTYPE = flags.DEFINE_string("dtype", "float32", "of `bench layer`: float32, bf16")
-SKEWS = flags.DEFINE_list("skews", ["uniform"], "of `bench layer`: uniform, zipf, one, empty")
-MESH = flags.DEFINE_string("mesh", None, "devices by axis, as data:2,expert:4, or auto")
-COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of several, or auto")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "how many train together")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this one is, from 0")
-COMPILE_FOR = flags.DEFINE_string(
-    "compile-for", None, "a TPU slice that need not be there: v5e:4x4"
-)
-PROFILE = flags.DEFINE_string("profile", None, "first and last step of a profile, as 10:12")
-WANDB = flags.DEFINE_string("wandb", None, "the Weights & Biases project that gets the metrics")
-TOGETHER = (COORDINATOR, NUM_PROCESSES, PROCESS_ID)
-OURS = (
-    SIZE,
-    ARMS,
-    SEEDS,
-    SET,
-    WORKDIR,
-    CHECKPOINTS,
-    JOBS,
-    PROFILE,
-    WANDB,
-    SHAPE,
-    SKEWS,
-    DTYPE,
-    MESH,
-    COMPILE_FOR,
-    *TOGETHER,
-)
+from experiments.text import aligned
+from moe.registry import Mistake, no_such
+
+flags.DEFINE_string("size", "tiny", "which size of the study")
+flags.DEFINE_list("arms", None, "only these arms, separated by commas")
+flags.DEFINE_multi_string("set", [], "change a field, as --set train.steps=200; repeatable")
+flags.DEFINE_string("workdir", None, "the folder of what comes out; a run resumes what is there")
+flags.DEFINE_string("mesh", None, "devices by axis, as data:2,expert:4, or auto")
+
+
+class Given(types.SimpleNamespace):
+    """The values of the flags that a command takes, by name with _ for -.
+
+    Attributes:
+      present: names of the flags that stood in the command line.
+    """
+
+    present: frozenset[str]
+
+
+def parse(argv: Sequence[str], ours: Iterable[str]) -> list[str]:
+    """Sets the flags and returns the words; raises Mistake, one line, for a bad flag."""
+    try:
+        return flags.FLAGS(list(argv))[1:]
+    except flags.UnrecognizedFlagError as error:
+        rule = no_such("flag", error.flagname, ours)
+        raise Mistake(f"--{error.flagname}: {rule}") from None
+    except flags.IllegalFlagValueError as error:
+        given = str(error).split(": ")[0].removeprefix("flag ")
+        parser = flags.FLAGS[given.removeprefix("--").split("=")[0]].parser
+        raise Mistake(f"{given}: must be {parser.syntactic_help}") from None
+    except flags.Error as error:
+        raise Mistake(str(error).splitlines()[0]) from None
+
+
+def given(name: str, taken: Sequence[str], ours: Iterable[str]) -> Given:
+    """The values of the flags that the command of that name takes.
+
+    Raises Mistake when another of ours stood in the command line.
+    """
+    present = frozenset(flag for flag in ours if flags.FLAGS[flag].present)
+    for flag in ours:
+        if flag in present and flag not in taken:
+            valid = ", ".join(f"--{flag}" for flag in taken) or "none"
+            raise Mistake(f"--{flag}: is no flag of {name} (valid: {valid})")
+    values = {flag.replace("-", "_"): flags.FLAGS[flag].value for flag in taken}
+    return Given(present=present, **values)
+
+
+def described(taken: Sequence[str]) -> list[str]:
+    """The lines of --help about some flags: what each is for, and its default."""
+    rows = {}
+    for name in taken:
+        flag = flags.FLAGS[name]
+        value = "PATH=VALUE" if name == "set" else name.upper()
+        default = flag.default_as_str.strip("'") if flag.default not in (None, []) else ""
+        says = flag.help.split("\n")[0].rstrip(";")  # absl appends lines of its own
+        rows[f"--{name}={value}"] = says + f" [{default}]" * bool(default)
+    return aligned(rows)

@@ -1,7 +1,10 @@
-"""What the command prints: listings, the sheet of an arm, the table of a study, differences."""
+"""`list`: studies with their arms, and every part by kind."""
 
 import fnmatch
+from collections.abc import Sequence
 
+from experiments.command.contract import Command
+from experiments.command.flags import Given
 from experiments.text import columns
 from moe import registry
 from moe.registry import Mistake
@@ -28,6 +31,11 @@ TITLES = {
 _ROUTER_HEAD = ("router", "one line", "paper", "causal", "learned", "needs")
 
 
+def act(words: Sequence[str], given: Given) -> None:
+    """Prints what matches the only word, or everything."""
+    print(listing(*words))
+
+
 def listing(pattern: str = "") -> str:
     """Studies with arms and sizes, then the registered parts by kind, as far as they match.
 
@@ -43,7 +51,7 @@ def listing(pattern: str = "") -> str:
     blocks = [["studies", *_study_lines(wanted)], *_part_blocks(wanted)]
     found = [block for block in blocks if len(block) > 1]
     if not found:
-        seen = {name for kind in registry.HOMES for name in registry.names(kind)}
+        seen = {name for kind in ("study", *TITLES) for name in registry.names(kind)}
         seen |= {arm for name in registry.names("study") for arm in _arms(name)}
         valid = seen | set(TITLES.values())
         raise Mistake(f"list {pattern}: {registry.no_such('name', pattern, valid)}")
@@ -114,3 +122,6 @@ def router_rows() -> list[tuple[str, ...]]:
             )
         )
     return rows
+
+
+COMMAND = Command(words="[PATTERN]", act=act, examples=("hash", "routers"))

@@ -1,8 +1,25 @@
 """`report`: the table, figures and page of a study again."""
 
 import pathlib
+from collections.abc import Sequence
 
+from experiments.command.contract import Command
+from experiments.command.flags import Given
 from moe.registry import Mistake
+
+
+def act(words: Sequence[str], given: Given) -> None:
+    """Writes the report of the folder that the only word names."""
+    publish(study_directory(words[0]))
+
+
+def publish(directory: pathlib.Path) -> None:
+    """Writes the report of a study, prints its table and says where the page is."""
+    from experiments.report import report
+
+    page = report.report(directory)
+    print(report.table(directory))
+    print(f"page: {page}")
 
 
 def study_directory(text: str) -> pathlib.Path:
@@ -14,3 +31,6 @@ def study_directory(text: str) -> pathlib.Path:
     if not (directory / "study.json").is_file():
         raise Mistake(f"report {text}: has no study.json; it takes the --workdir of a run")
     return directory
+
+
+COMMAND = Command(words="DIR", act=act, examples=("runs/quickstart", "runs/first"))

@@ -2,9 +2,33 @@
 
 from collections.abc import Sequence
 
-from experiments.select import resolve
+from absl import flags as absl_flags
+
+from experiments.command.contract import Command
+from experiments.command.flags import Given
+from experiments.select import parse_name, resolve
 from experiments.text import aligned, columns, megabytes, written
 from moe import fields, registry
+from moe.registry import Mistake
+
+absl_flags.DEFINE_string("compile-for", None, "a TPU slice that need not be there: v5e:4x4")
+
+
+def act(words: Sequence[str], given: Given) -> None:
+    """Prints an arm in full, a study as a table, or its steps compiled for a slice."""
+    study, arms = parse_name(words[0])
+    if given.compile_for is not None:
+        from experiments.command import compile_for
+
+        experiments = resolve(study, arms, given.size, given.set)
+        title = f"{study} --size={given.size}"
+        print(compile_for.sheet(title, experiments, given.mesh or "auto", given.compile_for))
+    elif given.mesh is not None:
+        raise Mistake(f"--mesh={given.mesh}: show takes it beside --compile-for")
+    elif arms is None:
+        print(study_table(study, given.size, given.set))
+    else:
+        print(arm_sheet(study, arms[0], given.size, given.set))
 
 
 def arm_sheet(study_name: str, arm: str, size: str, overrides: Sequence[str]) -> str:
@@ -67,3 +91,14 @@ def study_table(study_name: str, size: str, overrides: Sequence[str]) -> str:
     seeds = ", ".join(map(str, study.seeds))
     head = [f"{study_name} --size={size}: {study.question}", f"seeds {seeds}", ""]
     return "\n".join([*head, *columns(rows, left=(0,))])
+
+
+COMMAND = Command(
+    words="STUDY[/ARM]",
+    act=act,
+    flags=("size", "set", "mesh", "compile-for"),
+    examples=(
+        "dense_topk_hash/top2 --set=model.moe.router.k=4",
+        "dense_topk_hash --size=small",
+    ),
+)

@@ -19,6 +19,6 @@ def is_mistake(error: Exception) -> bool:
 def line(error: Exception, workdir: object = None) -> str:
     """The error in one line; a full disk is told with its folder, which the system leaves out."""
     if isinstance(error, OSError) and error.errno in _NO_ROOM and workdir:
-        place = error.filename or f"--workdir={workdir}"
-        return f"{place}: {error.strerror}; what is saved is kept; the same command resumes"
+        where = error.filename or f"--workdir={workdir}"
+        return f"{where}: {error.strerror}; what is saved is kept; the same command resumes"
     return words(error)

@@ -2,59 +2,32 @@
 
 import contextlib
 import dataclasses
-import os
-import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from experiments.results.declaration import Declaration
 from experiments.results.folder import ELSEWHERE, Task
 from experiments.runner import together, workers
-from experiments.select import resolve
+from experiments.runner.request import Request
 from moe import fields, files
-from moe.devices.mesh import Mesh, in_use
+from moe.devices.mesh import in_use
 from moe.devices.processes import is_first
 from moe.registry import Mistake
 
 
-def run(
-    study_name: str,
-    arms: Sequence[str] | None,
-    size: str,
-    seeds: Sequence[int],
-    overrides: Sequence[str],
-    workdir: str | os.PathLike,
-    jobs: int = 0,
-    on_log: Callable[[str, int, dict], None] | None = None,
-    mesh: Mesh | None = None,
-    profile: tuple[int, int] | None = None,
-    wandb: str | None = None,
-    checkpoints: str | None = None,
-) -> None:
+def run(request: Request, on_log: Callable[[str, int, dict], None] | None = None) -> None:
     """Trains what is not there yet; leaves results where `experiments.report.report` reads them.
 
     Args:
-      arms: None is all arms of the study.
-      jobs: processes at the same time, each on a core of its own; 0 is one per core on CPU, and
-        none (the arms one after the other in this process) with an accelerator.
+      request: what is asked for.
       on_log: gets (arm, seed, row) for every row of a run, as it happens, in this process; the
         arms then run in this process too. For notebooks that draw while they train.
-      mesh: trains every arm over its devices, one after the other; None is one device. It changes
-        no result, and runs resume on any other mesh.
-      profile: first and last step of a profile of every run, in its folder.
-      wandb: the project of Weights & Biases that gets the metrics too.
-      checkpoints: a folder, or gs://BUCKET/PATH, that gets the checkpoints, as ARM/seedN, and a
-        copy of the metrics; None is each run's own folder.
 
-    Raises Mistake, before anything is written, for bad input and for a workdir that holds
-    other experiments or is in use; Interrupted when a signal stopped the runs, which then have
-    saved. A second signal raises KeyboardInterrupt at once.
+    Raises Mistake, before anything is written, for a mesh that cannot be had and for a workdir
+    that holds other experiments or is in use; Interrupted when a signal stopped the runs, which
+    then have saved. A second signal raises KeyboardInterrupt at once.
     """
-    workdir = pathlib.Path(workdir)
-    experiments = resolve(study_name, arms, size, overrides)
-    tasks = [
-        Task(study_name, size, arm, experiment, tuple(seeds), workdir, profile, wandb, checkpoints)
-        for arm, experiment in experiments.items()
-    ]
+    mesh, workdir = request.provided(), request.workdir
+    tasks = [_task(request, arm) for arm in request.arms]
     for task in tasks:
         for seed in task.seeds:
             _same_experiment(task, seed)
@@ -66,13 +39,29 @@ def run(
     with contextlib.ExitStack() as held:
         if is_first():
             held.enter_context(files.hold(workdir, called="--workdir"))
-            asked = Declaration.of(study_name, size, experiments, seeds, overrides)
+            asked = Declaration.of(
+                request.study, request.size, request.arms, request.seeds, request.overrides
+            )
             asked.write(workdir)
         if mesh is not None:
             held.enter_context(in_use(mesh))
             on_log = on_log or (lambda arm, seed, row: None)
         held.enter_context(together.watching())
-        workers.run(tasks, jobs, on_log)
+        workers.run(tasks, request.jobs, on_log)
+
+
+def _task(request: Request, arm: str) -> Task:
+    return Task(
+        request.study,
+        request.size,
+        arm,
+        request.experiments[arm],
+        request.seeds,
+        request.workdir,
+        request.profiled(),
+        request.wandb,
+        request.checkpoints,
+    )
 
 
 def _same_experiment(task: Task, seed: int) -> None:

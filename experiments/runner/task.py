@@ -129,13 +129,14 @@ def _hash_report(model: Any, trained: Any, corpus: Any) -> list[dict | None]:
 
     from moe.analysis import drift
     from moe.model.depth import map_routers
+    from moe.params import state
     from moe.routers.hash import Hash
 
     found = [None] * len(model.routers)
 
     def look(params, n):
         if isinstance(model.routers[n], Hash):
-            table_VK = np.asarray(params["state"]["expert_VK"])
+            table_VK = np.asarray(state(params)["expert_VK"])
             load_E = trained.evaluation.load_YNE.sum(axis=0)[n]
             found[n] = drift.report(model.routers[n].key, table_VK, corpus, load_E)
         return params

@@ -37,32 +37,32 @@ def run(
     tasks = sorted(tasks, key=price, reverse=True)
     with (
         Progress(tasks, [price(task) for task in tasks]) as progress,
-        interrupts.listening() as request,
+        interrupts.listening() as stopping,
     ):
         if on_log is not None or (not jobs and _accelerator()):
             for task in tasks:
-                _run_here(task, progress, on_log, request)
+                _run_here(task, progress, on_log, stopping)
         else:
             progress.say("corpus, tokeniser and baselines (about a minute the first time)")
-            request.nothing_to_save = True
+            stopping.nothing_to_save = True
             _prepare(tasks)
-            request.nothing_to_save = False
+            stopping.nothing_to_save = False
             # The last arm goes seed by seed, so that no core waits long at the end.
             *first, last = tasks
             tasks = [*first, *(dataclasses.replace(last, seeds=(seed,)) for seed in last.seeds)]
-            _run_processes(tasks, min(jobs or _cores(), len(tasks)), progress, request)
-    if request.asked or progress.stopped:
-        raise interrupts.Interrupted(progress.stopped_line())
+            _run_processes(tasks, min(jobs or _cores(), len(tasks)), progress, stopping)
+    if stopping.asked or progress.stopped:
+        raise stopping.stopped(progress.stopped_line())
 
 
-def _run_here(task: Task, progress: Progress, on_log, request: interrupts.Request) -> None:
+def _run_here(task: Task, progress: Progress, on_log, stopping: interrupts.Stopping) -> None:
 
     def take(seed, row):
         progress.take(task.arm, seed, row)
         if on_log is not None:
             on_log(task.arm, seed, row)
 
-    run_task(task, take, lambda: processes.anyone(request.asked))
+    run_task(task, take, lambda: processes.anyone(stopping.asked))
 
 
 def _prepare(tasks: Sequence[Task]) -> None:
@@ -81,7 +81,7 @@ def _prepare(tasks: Sequence[Task]) -> None:
 
 
 def _run_processes(
-    tasks: Sequence[Task], jobs: int, progress: Progress, request: interrupts.Request
+    tasks: Sequence[Task], jobs: int, progress: Progress, stopping: interrupts.Stopping
 ) -> None:
     """Runs the tasks in `jobs` processes; the first that fails stops the others, then raises."""
     context = multiprocessing.get_context("spawn")
@@ -91,8 +91,8 @@ def _run_processes(
     # A process cannot end before its rows are read, so a thread reads whatever else happens here.
     reader = threading.Thread(target=progress.read, args=(rows,), daemon=True)
     reader.start()
-    request.also = stop.set
-    if request.asked:
+    stopping.also = stop.set
+    if stopping.asked:
         stop.set()
     try:
         with (
@@ -104,7 +104,7 @@ def _run_processes(
             with interrupts.ignored():  # a process inherits that: only this one hears Ctrl-C
                 futures = [pool.submit(_work, task) for task in tasks]
             try:
-                _finish(futures, request)
+                _finish(futures, stopping)
             except BaseException as error:
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -113,19 +113,19 @@ def _run_processes(
                 rows.cancel_join_thread()  # one that was killed may have held the queue
                 raise
     finally:
-        request.also = lambda: None
+        stopping.also = lambda: None
         rows.put(None)
         reader.join(timeout=5)
 
 
-def _finish(futures: Sequence[concurrent.futures.Future], request: interrupts.Request) -> None:
+def _finish(futures: Sequence[concurrent.futures.Future], stopping: interrupts.Stopping) -> None:
     """Waits for all; raises Mistake, one line, for the first that made a mistake."""
     try:
         for future in concurrent.futures.as_completed(futures):
             if mistake := future.result():
                 raise Mistake(mistake)
     except concurrent.futures.process.BrokenProcessPool:
-        if not request.asked:  # a process that got the signal before it could listen
+        if not stopping.asked:  # a process that got the signal before it could listen
             raise
 
 
@@ -157,7 +157,7 @@ def _die_with_parent() -> None:
 
 
 def _work(task: Task) -> str | None:
-    """Runs a task; returns the line of a mistake, whose place would be lost on its way."""
+    """Runs a task; returns the line of a mistake, whose traceback would be lost on its way."""
 
     def send(seed, row):
         _ROWS.put((task.arm, seed, row))

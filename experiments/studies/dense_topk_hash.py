@@ -6,7 +6,6 @@ attention, router and head counted.
 """
 
 from experiments.studies.contract import Caveat, Contrast, Scale, Study
-from moe.cost import widths
 
 TABLES = ("hash_random", "hash_balanced")  # the arms that route by a fixed table
 
@@ -20,6 +19,7 @@ def build(arm: str, size: str):
     import dataclasses
 
     from moe import registry
+    from moe.cost import widths
     from moe.model.layer import MoE
     from moe.routers.top_k import TopK
 

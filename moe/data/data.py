@@ -1,9 +1,10 @@
 """Which text a batch is made of: the fields of an experiment's `data`."""
 
-import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from moe.data.sources.contract import Folder, Packages, Tfds, parse
+from moe.fields import AtLeast
 from moe.registry import Mistake
 
 DESKS = ("drama", "scripture", "geography", "code", "languages")
@@ -15,11 +16,6 @@ WORD_CLASSES = ("end", "space", "mark", "number", "function", "capital", "word",
 
 # How many labels there are of each kind; finer classes are counted when the corpus is read.
 LABELS = {"desk": len(DESKS), "frequency": BANDS, "word": len(WORD_CLASSES)}
-# Sources of text besides the packages: "folder:PATH" and "tfds:NAME+NAME...".
-PACKAGES, FOLDER, TFDS = "packages", "folder:", "tfds:"
-
-
-_TFDS_NAME = r"\w+(/[\w.-]+)?(:\d+\.\d+\.\d+)?"
 
 
 @dataclass(frozen=True)
@@ -39,27 +35,26 @@ class Data:
     """
 
     tokenizer: Literal["bpe", "bytes"] = "bpe"
-    sequence_length: int = 128
-    held_out_windows: int = 64
+    sequence_length: Annotated[int, AtLeast(1)] = 128
+    held_out_windows: Annotated[int, AtLeast(1)] = 64
     label: Literal["desk", "class", "frequency", "word"] = "desk"
-    source: str = PACKAGES
-    max_documents: int | None = None
+    source: str = "packages"
+    max_documents: Annotated[int, AtLeast(1)] | None = None
+
+    @property
+    def text(self) -> Packages | Folder | Tfds:
+        """What `source` names."""
+        return parse(self.source)
 
     @property
     def labels(self) -> int | None:
         """How many labels there are; none where only the text can tell."""
-        known = self.label != "desk" or self.source == PACKAGES
+        known = self.label != "desk" or self.text == Packages()
         return LABELS.get(self.label) if known else None
 
     def check(self, path: str, vocab_size: int) -> None:
         """Raises Mistake, one line that starts with `path` or with model.vocab_size."""
-        if self.tokenizer not in ("bpe", "bytes"):
-            raise Mistake(f"{path}.tokenizer={self.tokenizer}: unknown; valid: bpe, bytes")
-        for field in ("sequence_length", "held_out_windows"):
-            value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise Mistake(f"{path}.{field}={value}: must be an int >= 1")
-        self._check_source(path)
+        parse(self.source, f"{path}.source")
         low, high = (258, 65536) if self.tokenizer == "bpe" else (257, 257)
         if not isinstance(vocab_size, int) or not low <= vocab_size <= high:
             rule = f"in [{low}, {high}]" if low < high else f"{low}, each byte and the end,"
@@ -67,16 +62,3 @@ class Data:
                 f"model.vocab_size={vocab_size}: must be {rule} with {path}.tokenizer="
                 f"{self.tokenizer}"
             )
-
-    def _check_source(self, path: str) -> None:
-        names = self.source.removeprefix(TFDS)
-        is_folder = self.source.startswith(FOLDER) and self.source != FOLDER
-        is_tfds = names != self.source and re.fullmatch(rf"{_TFDS_NAME}(\+{_TFDS_NAME})*", names)
-        if not (self.source == PACKAGES or is_folder or is_tfds):
-            raise Mistake(
-                f"{path}.source={self.source}: unknown; valid: packages, folder:PATH, tfds:NAME, "
-                "tfds:NAME/CONFIG, tfds:NAME+NAME"
-            )
-        limit = self.max_documents
-        if limit is not None and (not isinstance(limit, int) or limit < 1):
-            raise Mistake(f"{path}.max_documents={limit}: must be none or an int >= 1")

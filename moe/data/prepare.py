@@ -21,9 +21,9 @@ import numpy as np
 from absl import logging
 
 from moe.data import token_files, tokenizer
-from moe.data.data import FOLDER, TFDS, Data
+from moe.data.data import Data
 from moe.data.sources import catalogue, desks, folder, packages
-from moe.data.sources.contract import SourceError
+from moe.data.sources.contract import Folder, Packages, SourceError, Tfds
 from moe.data.sources.documents import Document
 from moe.files import hold
 
@@ -52,23 +52,26 @@ def prepare(
 
     Raises SourceError (a Mistake) with one line when something cannot be had.
     """
-    if given is None and data.source.startswith(TFDS):
-        sets = [catalogue.find(name) for name in data.source.removeprefix(TFDS).split("+")]
-        with hold(root, math.inf):
-            fingerprint = catalogue.fingerprint(sets)
-            return _tokens(data, vocab_size, root, fingerprint, lambda: catalogue.read(sets))
     if given is not None:
         name = hashlib.sha256(repr([dataclasses.astuple(d) for d in given]).encode()).hexdigest()
-        root, read = root / "given" / name[:16], lambda: given
-    elif data.source.startswith(FOLDER):
-        path = Path(data.source.removeprefix(FOLDER)).expanduser()
-        files = folder.scan(path)
-        state = folder.state(files)
-        root, read = root / "folders" / state[:16], lambda: folder.documents(path, files)
-    else:
-        return _prepared(data, vocab_size, root, _packages(root), desks.FINGERPRINT)
+        return _prepared(data, vocab_size, _made(root / "given" / name[:16]), lambda: given)
+    match data.text:
+        case Tfds(names):
+            sets = [catalogue.find(name) for name in names]
+            with hold(root, math.inf):
+                fingerprint = catalogue.fingerprint(sets)
+                return _tokens(data, vocab_size, root, fingerprint, lambda: catalogue.read(sets))
+        case Folder(path):
+            files = folder.scan(path)
+            root = _made(root / "folders" / folder.state(files)[:16])
+            return _prepared(data, vocab_size, root, lambda: folder.documents(path, files))
+        case Packages():
+            return _prepared(data, vocab_size, root, _packages(root), desks.FINGERPRINT)
+
+
+def _made(root: Path) -> Path:
     root.mkdir(parents=True, exist_ok=True)
-    return _prepared(data, vocab_size, root, read, None)
+    return root
 
 
 def _packages(root: Path) -> Callable[[], list[Document]]:
@@ -85,7 +88,7 @@ def _prepared(
     vocab_size: int,
     root: Path,
     read: Callable[[], Sequence],
-    pinned: str | None,
+    pinned: str | None = None,
 ) -> token_files.Tokens:
     """Tokens of the documents that `read` gives, through a TFDS corpus in `root`."""
     with hold(root, math.inf):
@@ -141,8 +144,8 @@ def _tokens(
     limit = data.max_documents
     few = "" if limit is None else f"-{limit}"
     name = f"{FORMAT}-{data.tokenizer}-{vocab_size}{few}-{fingerprint[:16]}"
-    place = root / "tokens" / name
-    tokens = token_files.read(place)
+    kept = root / "tokens" / name
+    tokens = token_files.read(kept)
     if tokens is None:
         with _timed("read"):
             text = read()
@@ -150,9 +153,9 @@ def _tokens(
             coder = tokenizer.Tokenizer(tokenizer.BYTES)
             if data.tokenizer == "bpe":
                 coder = tokenizer.train(_sample(text.splits["train"], limit), vocab_size)
-        with _timed("tokens"), _appearing(place) as temporary:
+        with _timed("tokens"), _appearing(kept) as temporary:
             token_files.write(temporary, fingerprint, text, coder, limit)
-        tokens = token_files.read(place)
+        tokens = token_files.read(kept)
     return tokens
 
 
@@ -164,8 +167,8 @@ def _sample(parts: Sequence, limit: int | None) -> Iterator[str]:
         rows = dataclasses.replace(rows, order=rows.order[:count])
         chunks += [(rows, number) for number in range(rows.chunks())]
     size = 0
-    for place in np.random.default_rng(0).permutation(len(chunks)):
-        rows, number = chunks[place]
+    for i in np.random.default_rng(0).permutation(len(chunks)):
+        rows, number = chunks[i]
         for row in rows.chunk(number):
             size += len(row["text"].encode())
             yield row["text"]

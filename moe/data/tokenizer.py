@@ -124,7 +124,7 @@ def _parts(text: str) -> list[str]:
     """
     if len(text) < RUN:
         return [text]
-    cuts = [place for run in _RUN.finditer(text) for place in range(run.start(), run.end(), RUN)]
+    cuts = [at for run in _RUN.finditer(text) for at in range(run.start(), run.end(), RUN)]
     edges = [0, *(cut for cut in cuts if cut), len(text)]
     return [text[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
 

@@ -15,6 +15,7 @@ from moe.devices import sharding
 from moe.experiment import Experiment
 from moe.model.transformer import Transformer
 from moe.params import Params
+from moe.plan import Tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,8 @@ class Evaluation:
 @functools.partial(jax.jit, static_argnums=0)
 def eval_step(model: Transformer, params: Params, batch: Any) -> tuple:
     """Per-window sums without router noise: nats_B, load_BNE and dropped_N (None when dense)."""
-    logits_BLV, reports = model.apply({"params": params}, batch.id_BL, None, batch.label_BL)
+    tokens = Tokens(batch.id_BL, batch.label_BL)
+    logits_BLV, reports = model.apply({"params": params}, tokens)
     nats_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, batch.target_BL)
     if reports is None:
         return sharding.everywhere(nats_BL.sum(axis=1)), None, None

@@ -65,6 +65,9 @@ def train(
 ) -> Result:
     """Runs an experiment to its end, from its newest whole checkpoint if there is any.
 
+    Over budget: what is run, on what, where and by which name; the rest, how it is heard, stopped
+    and watched, can be left out.
+
     Args:
       dataset: what `moe.data.loader.load` returns.
       directory: gets metrics.jsonl, tensorboard/ and, unless they go elsewhere, checkpoints/.

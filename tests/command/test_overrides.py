@@ -3,8 +3,9 @@
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from experiments.command.request import request
+from experiments.command.run import seeds
 from experiments.runner.mistakes import is_mistake, line
+from experiments.runner.request import Request
 from experiments.select import resolve
 from moe import fields, registry
 
@@ -63,10 +64,10 @@ def test_several_at_once(arm, assignments):
 
 @EVERY
 @given(st.lists(st.text(max_size=6), max_size=4))
-def test_any_seeds(seeds):
+def test_any_seeds(texts):
     try:
-        found = request(STUDY, ["dense"], "tiny", seeds, [], "/tmp")
+        found = Request(STUDY, "/tmp", ["dense"], seeds=seeds(texts))
     except ValueError as error:
         assert is_mistake(error) and line(error).startswith("--seeds=")
     else:
-        assert [int(text) for text in seeds] == list(found.seeds) and max(found.seeds) < 2**32
+        assert [int(text) for text in texts] == list(found.seeds) and max(found.seeds) < 2**32

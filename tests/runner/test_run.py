@@ -9,20 +9,20 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 
-from experiments.bench import parts, step
 from experiments.figures import live
 from experiments.report import report
 from experiments.results import runs
 from experiments.runner import run, workers
+from experiments.runner.request import Request
 from moe.analysis import ngram
 from moe.data import loader, tokenizer
 from tests.fakes import compiled_once
 from tests.fakes.data import SyntheticDataset
 
 ROOT = pathlib.Path(__file__).parents[2]
+STUDY = "dense_topk_hash"
 SMALL = [
     "train.steps=6",
     "train.batch=2",
@@ -43,9 +43,9 @@ def synthetic(monkeypatch):
     monkeypatch.setattr(ngram, "baselines", lambda dataset: BASELINES)
 
 
-def study(workdir, arms=("dense", "top1"), seeds=(0,), overrides=(), **more):
-    more = {"on_log": lambda *row: None, **more}
-    run.run("dense_topk_hash", arms, "tiny", seeds, [*SMALL, *overrides], workdir, **more)
+def study(workdir, arms=("dense", "top1"), seeds=(0,), overrides=(), on_log=None, **more):
+    asked = Request(STUDY, workdir, arms, seeds=seeds, overrides=[*SMALL, *overrides], **more)
+    run.run(asked, on_log or (lambda *row: None))
 
 
 def without_times(directory):
@@ -114,7 +114,7 @@ def test_a_workdir_of_another_experiment_is_refused_untouched(synthetic, tmp_pat
 def test_a_workdir_of_another_size_is_refused(synthetic, tmp_path):
     study(tmp_path, arms=("dense",))
     with pytest.raises(ValueError, match="study.json: size is 'tiny' there, 'small' asked"):
-        run.run("dense_topk_hash", ("top1",), "small", (0,), SMALL, tmp_path)
+        study(tmp_path, ("top1",), size="small")
 
 
 def test_checkpoints_elsewhere_are_gone_on_with_and_not_forgotten(synthetic, tmp_path):
@@ -157,14 +157,15 @@ def test_tasks_go_to_processes_dearest_first_and_their_rows_come_back(
 ):
     sent = []
 
-    def here(tasks, jobs, progress, request):
+    def here(tasks, jobs, progress, stopping):
         sent.append(([task.arm for task in tasks], jobs))
         for task in tasks:
             progress.take(task.arm, 0, {"kind": "step", "step": 6})
 
     monkeypatch.setattr(workers, "_run_processes", here)
     monkeypatch.setattr(workers, "_accelerator", lambda: False)
-    run.run("dense_topk_hash", ("dense", "dense_total"), "tiny", (0,), SMALL, tmp_path, jobs=7)
+    arms = ("dense", "dense_total")
+    run.run(Request(STUDY, tmp_path, arms, seeds=(0,), overrides=SMALL, jobs=7))
     assert sent == [(["dense_total", "dense"], 2)]
 
 
@@ -239,23 +240,6 @@ def test_an_arm_that_fails_stops_the_others_and_is_told(tmp_path):
     )
     assert found.returncode != 0 and "checkpoints" in found.stderr
     assert not list(tmp_path.glob("*/*/result.json"))
-
-
-@pytest.mark.slow
-def test_the_step_benchmark_compares_arms_with_the_baseline(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(loader, "load", lambda data, V: SyntheticDataset(V, data.sequence_length))
-    few = ("model.model_width=32", "train.batch=2")
-    arms = ["dense", "top2", "dense_total"]
-    found = step.step("tiny", overrides=few, repeats=3, directory=tmp_path, arms=arms)
-    rows = {row["arm"]: row for row in found}
-    assert rows["dense"]["ratio"] == 1 and rows["dense_total"]["ratio"] > 1
-    assert list(rows) == ["data", *arms]
-    assert "one training step, 256 tokens, 3 repeats" in capsys.readouterr().out
-    shares = {row["arm"]: row for row in json.loads((tmp_path / "step.json").read_text())["parts"]}
-    assert set(shares["top2"]) - {"arm", "step_s"} == set(parts.PARTS) - {"dense ffn"}
-    assert "routing" not in shares["dense"] and shares["dense"]["dense ffn"] > 0
-    for row in shares.values():
-        np.testing.assert_allclose(sum(row[part] for part in parts.PARTS if part in row), 1)
 
 
 def test_a_run_keeps_its_tokeniser(synthetic, tmp_path):

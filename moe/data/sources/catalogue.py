@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from moe.data.sources import contract
-from moe.data.sources.contract import SourceError
+from moe.data.sources.contract import NAME, SourceError
 from moe.files import one_line
 from moe.registry import no_such
 
-# NAME, NAME/CONFIG, NAME:VERSION or NAME/CONFIG:VERSION
-NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
 TEXTS = (("text",), ("title", "description"))  # the first of which a set has all features
 HELD_OUT = ("validation", "test")  # the first split that a set has
 
@@ -46,7 +44,7 @@ class Prepared:
         )
 
 
-def place() -> Path:
+def kept_in() -> Path:
     """Where TFDS keeps its data sets: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
@@ -59,7 +57,7 @@ def find(name: str) -> Prepared:
     parts = NAME.fullmatch(name)
     if parts is None:
         raise SourceError(f"data.source=tfds:{name}: must be NAME, NAME/CONFIG or NAME:VERSION")
-    above = place() / parts["name"] / (parts["config"] or "")
+    above = kept_in() / parts["name"] / (parts["config"] or "")
     versions = sorted(above.glob("*/dataset_info.json"), key=_version)
     if parts["version"]:
         versions = [path for path in versions if path.parent.name == parts["version"]]
@@ -67,7 +65,7 @@ def find(name: str) -> Prepared:
         configs = sorted({path.parts[-3] for path in above.glob("*/*/dataset_info.json")})
         known = f"name one of its configs: {', '.join(f'{name}/{c}' for c in configs)}; or "
         raise SourceError(
-            f"data.source=tfds:{name}: not prepared in {place()}; {known if configs else ''}run "
+            f"data.source=tfds:{name}: not prepared in {kept_in()}; {known if configs else ''}run "
             f"python -m experiments data prepare {name}, or set TFDS_DATA_DIR to where it is"
         )
     path = versions[-1]
@@ -164,7 +162,7 @@ def prepare(name: str) -> Path:
     silence = io.StringIO()  # TFDS prints and draws bars
     try:
         with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-            builder = tfds.builder(name, data_dir=place(), file_format="array_record")
+            builder = tfds.builder(name, data_dir=kept_in(), file_format="array_record")
             options = tfds.download.DownloadConfig(try_download_gcs=False)
             builder.download_and_prepare(download_config=options)
     except tfds.core.DatasetNotFoundError as error:

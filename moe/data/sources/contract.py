@@ -1,5 +1,6 @@
-"""What every source of text gives: rows of documents with their desks, read when asked for."""
+"""What a source of text is called, and what it gives: rows of documents, read when asked for."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,45 @@ from moe.registry import Mistake
 
 class SourceError(Mistake):
     """A source cannot be had or is not what it should be; the message is one line."""
+
+
+# NAME, NAME/CONFIG, NAME:VERSION or NAME/CONFIG:VERSION
+NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
+
+
+@dataclass(frozen=True)
+class Packages:
+    """The pinned corpus of five desks, written "packages"."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Text files in PATH/DOMAIN, written "folder:PATH"."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Tfds:
+    """Data sets that were prepared before, written "tfds:NAME+NAME..."."""
+
+    names: tuple[str, ...]
+
+
+def parse(text: str, where: str = "data.source") -> Packages | Folder | Tfds:
+    """The source that the text of a field names; raises Mistake, one line."""
+    kind, _, rest = text.partition(":")
+    if text == "packages":
+        return Packages()
+    if kind == "folder" and rest:
+        return Folder(Path(rest).expanduser())
+    names = tuple(rest.split("+"))
+    if kind == "tfds" and all(NAME.fullmatch(name) for name in names):
+        return Tfds(names)
+    raise Mistake(
+        f"{where}={text}: unknown; valid: packages, folder:PATH, tfds:NAME, tfds:NAME/CONFIG, "
+        "tfds:NAME+NAME"
+    )
 
 
 SPLITS = ("train", "held_out")
@@ -23,7 +63,7 @@ class Rows:
     Attributes:
       where: the folder that an error names.
       source: what `as_data_source` gives: a sequence of dicts, several at once by __getitems__.
-      order: the places in it to read.
+      order: the indices in it to read.
       row: from an example to {text, key, desk, class}, desk and class by index.
     """
 
@@ -38,9 +78,9 @@ class Rows:
 
     def chunk(self, number: int) -> list[dict]:
         """Rows from number * CHUNK on."""
-        places = [int(i) for i in self.order[number * CHUNK : (number + 1) * CHUNK]]
+        chosen = [int(i) for i in self.order[number * CHUNK : (number + 1) * CHUNK]]
         try:
-            return [self.row(example) for example in self.source.__getitems__(places)]
+            return [self.row(example) for example in self.source.__getitems__(chosen)]
         except Exception as error:  # array_record and protobuf raise errors of many types
             raise damaged(self.where, error) from error
 

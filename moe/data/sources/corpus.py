@@ -80,19 +80,19 @@ def read(folder: Path, expected: str) -> Text:
         sources = {split: builder.as_data_source(split) for split in SPLITS}
     except Exception as error:  # as in Rows.chunk
         raise damaged(folder, error) from error
-    splits, places = {}, []
+    splits, found = {}, []
     for split, source in sources.items():
         keys = [row["key"] for row in Rows(folder, source, range(len(source)), _row)]
         order = sorted(range(len(keys)), key=lambda i, keys=keys: stable_hash(keys[i]))
         splits[split] = [Rows(folder, source, order, _row)]
-        places += [(key, split, i) for i, key in enumerate(keys)]
-    found = fingerprint(
+        found += [(key, split, i) for i, key in enumerate(keys)]
+    now = fingerprint(
         (split, key, desks[row["desk"]], classes[row["class"]], row["text"])
-        for key, split, place in sorted(places)
-        for row in Rows(folder, sources[split], [place], _row)
+        for key, split, i in sorted(found)
+        for row in Rows(folder, sources[split], [i], _row)
     )
-    if found != expected:
-        raise damaged(folder, found)
+    if now != expected:
+        raise damaged(folder, now)
     return Text(desks, classes, splits)
 
 

@@ -69,8 +69,8 @@ def drama(archive: Path) -> Iterator[Document]:
                 act = heading
             if not body.strip():
                 continue
-            places = dict.fromkeys(place for place in (title, act, heading) if place)
-            text = "\n".join(places) + "\n\n" + _play(body)
+            heads = dict.fromkeys(head for head in (title, act, heading) if head)
+            text = "\n".join(heads) + "\n\n" + _play(body)
             yield Document(f"drama/{play}/{number:03d}", "drama", f"drama/{genre}", play, text)
 
 

@@ -1,0 +1,158 @@
+"""What a run is asked for, checked before anything compiles or is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.select import resolve
+from moe import registry
+from moe.checkpoint import places
+from moe.devices.mesh import Mesh, choose, provide
+from moe.registry import Mistake
+
+_BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[^/\s#?*\[\]]+)+/?")
+WHOLE_NUMBERS = "must be whole numbers >= 0 separated by commas"
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A study, which of its arms and seeds, and how they are run.
+
+    Attributes:
+      study: its name.
+      workdir: the folder that gets everything; what is there is gone on with.
+      arms: names; None is all of the study.
+      size: one of the study's.
+      seeds: None is the study's own.
+      overrides: "PATH=VALUE", applied to every arm that has the field.
+      jobs: processes at the same time, each on a core of its own; 0 is one per core on CPU, and
+        none (the arms one after the other in this process) with an accelerator.
+      mesh: trains every arm over its devices, one after the other; as text, "data:2,expert:4" or
+        "auto", its devices are made where they can be. None is one device. It changes no result,
+        and runs resume on any other mesh.
+      processes: how many were joined before the run; None if a cluster knows.
+      profile: "FIRST:LAST", steps of a profile of every run, in its folder.
+      wandb: the project of Weights & Biases that gets the metrics too.
+      checkpoints: a folder, or gs://BUCKET/PATH, that gets the checkpoints, as ARM/seedN, and a
+        copy of the metrics; None is each run's own folder.
+      experiments: arm -> experiment of seed 0, resolved from what stands above.
+
+    Raises Mistake, one line, for whatever cannot be, and OSError for a bucket that does not answer.
+    """
+
+    study: str
+    workdir: str | os.PathLike | None
+    arms: Sequence[str] | None = None
+    size: str = "tiny"
+    seeds: Sequence[int] | None = None
+    overrides: Sequence[str] = ()
+    jobs: int = 0
+    mesh: Mesh | str | None = None
+    processes: int | None = 1
+    profile: str | None = None
+    wandb: str | None = None
+    checkpoints: str | None = None
+    experiments: dict[str, Any] = dataclasses.field(init=False, repr=False)
+
+    def __post_init__(self):
+        self._check_workdir()
+        for assignment in self.overrides:
+            if assignment.startswith("seed="):
+                raise Mistake(f"--set {assignment}: a run takes its seeds from --seeds")
+        experiments = resolve(self.study, self.arms, self.size, self.overrides)
+        seeds = registry.lookup("study", self.study).seeds if self.seeds is None else self.seeds
+        self._be("experiments", experiments)
+        self._be("arms", tuple(experiments))
+        self._be("seeds", _checked_seeds(seeds))
+        self._be("overrides", tuple(self.overrides))
+        self._be("workdir", pathlib.Path(self.workdir))
+        self._check_wandb()
+        self.profiled()
+        self._be("checkpoints", _checked_checkpoints(self.checkpoints))
+        if isinstance(self.mesh, str) and self.mesh != "auto":
+            choose(self.mesh, experiments, None)
+
+    def _be(self, field: str, value: Any) -> None:
+        object.__setattr__(self, field, value)
+
+    def provided(self) -> Mesh | None:
+        """The mesh, its devices there; comes before the first use of a device."""
+        if isinstance(self.mesh, str):
+            return provide(self.mesh, self.experiments, self.processes)
+        return self.mesh
+
+    def profiled(self) -> tuple[int, int] | None:
+        """The first and the last step of the profile."""
+        if self.profile is None:
+            return None
+        parts = self.profile.split(":")
+        steps = [int(part) for part in parts if part.isascii() and part.isdigit()]
+        last = min(experiment.train.steps for experiment in self.experiments.values())
+        if len(parts) != 2 or len(steps) != 2 or not 1 <= steps[0] <= steps[1] <= last:
+            raise Mistake(
+                f"--profile={self.profile}: must be FIRST:LAST with 1 <= FIRST <= LAST <= "
+                f"train.steps={last}"
+            )
+        return steps[0], steps[1]
+
+    def _check_workdir(self) -> None:
+        given = os.fspath(self.workdir or "")
+        if not given:
+            raise Mistake(f"--workdir: is missing; name a folder, as --workdir=runs/{self.study}")
+        if "://" in given:
+            raise Mistake(
+                f"--workdir={given}: must be a folder, which locks and appends need; "
+                "a bucket takes the checkpoints, by --checkpoints=gs://BUCKET/PATH"
+            )
+        _check_folder("workdir", given)
+
+    def _check_wandb(self) -> None:
+        project = self.wandb
+        if project is not None and (not project or set(project) & set("/\\#?%:")):
+            raise Mistake(f"--wandb={project}: must be the name of a project, without / \\ # ? % :")
+        if project and importlib.util.find_spec("wandb") is None:
+            raise Mistake(f"--wandb={project}: needs a package that is missing; pip install wandb")
+
+
+def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    given = f"--seeds={','.join(map(str, seeds))}"
+    if not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+        raise Mistake(f"{given}: {WHOLE_NUMBERS}")
+    if max(seeds) >= 2**32:
+        raise Mistake(f"{given}: must be below 2**32")
+    if len(set(seeds)) < len(seeds):
+        raise Mistake(f"{given}: names a seed twice")
+    return tuple(seeds)
+
+
+def _checked_checkpoints(given: str | None) -> str | None:
+    """The place of all checkpoints, which answers."""
+    if given is None:
+        return None
+    if "://" not in given and given:
+        _check_folder("checkpoints", given)
+        return str(pathlib.Path(given).absolute())
+    if not _BUCKET.fullmatch(given):
+        raise Mistake(f"--checkpoints={given}: must be a folder or gs://BUCKET/PATH")
+    places.at(given).make()
+    return given.rstrip("/")
+
+
+def _check_folder(flag: str, given: str) -> None:
+    if "\0" in given:
+        raise Mistake(f"--{flag}={given!r}: is no path, it has a null character")
+    folder = pathlib.Path(given)
+    try:
+        there = [above for above in [folder, *folder.absolute().parents] if above.exists()]
+    except OSError as error:
+        raise Mistake(f"--{flag}={given}: is no path here ({error.strerror})") from error
+    if not there[0].is_dir():
+        raise Mistake(f"--{flag}={given}: {there[0]} is a file, not a folder")
+    if not os.access(there[0], os.W_OK):
+        raise Mistake(f"--{flag}={given}: {there[0]} cannot be written to")
