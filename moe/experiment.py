@@ -78,7 +78,7 @@ class Experiment:
         self.optimizer.check("optimizer")
         self.model.check("model", self.tokens_per_call)
         for router in self.model.routers:
-            own = router == self.model.moe.router
+            own = router == self.model.sparse.router
             self._check_router("model.moe.router" if own else "model.layout.router_there", router)
         return self
 
@@ -89,9 +89,10 @@ class Experiment:
         """
         names = {"desk": dataset.desks, "class": dataset.classes}.get(self.data.label)
         for router in self.model.routers:
-            if router.needs_labels and names and router.labels != len(names):
+            labels = getattr(router, "labels", None)
+            if router.needs_labels and names and labels != len(names):
                 raise Mistake(
-                    f"model.moe.router.labels={router.labels}: must be {len(names)}, the number of "
+                    f"model.moe.router.labels={labels}: must be {len(names)}, the number of "
                     f"labels that data.source={self.data.source} has with data.label="
                     f"{self.data.label}"
                 )
@@ -102,9 +103,9 @@ class Experiment:
                 f"{path}={type(router).__name__}: sees later tokens, so the loss of a language "
                 "model is too low; take a causal router or set allow_noncausal=true"
             )
-        count = self.data.labels
-        if router.needs_labels and count and router.labels != count:
+        count, labels = self.data.labels, getattr(router, "labels", None)
+        if router.needs_labels and count and labels != count:
             raise Mistake(
-                f"{path}.labels={router.labels}: must be {count}, the number of labels with "
+                f"{path}.labels={labels}: must be {count}, the number of labels with "
                 f"data.label={self.data.label}"
             )

@@ -63,7 +63,7 @@ def params_by_part(model: Transformer, tokens: int | None = None) -> dict[str, i
 
 def served(model: Transformer, tokens: int) -> list[float]:
     """Feed-forward experts per token in each MoE layer; null experts take their even share."""
-    moe = model.moe
+    moe = model.sparse
     share = moe.num_experts / moe.routed_experts
     return [router.choices(moe.routed_experts, tokens) * share for router in model.routers]
 

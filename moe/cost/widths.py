@@ -46,15 +46,16 @@ def fine_grained(model: Transformer, parts: int) -> Transformer:
     Expert parameters and FLOPs stay the same; the router grows. Raises Mistake, one line, where
     the width does not divide or a router has no k.
     """
-    moe, width = model.moe, model.moe.experts.width
+    moe, width = model.sparse, model.sparse.experts.width
     if parts < 1 or width % parts:
         raise Mistake(f"model.moe.experts.width={width}: must be divisible by parts={parts}")
-    if not hasattr(moe.router, "k"):
+    k = getattr(moe.router, "k", None)
+    if k is None:
         raise Mistake(f"model.moe.router={type(moe.router).__name__}: has no k to multiply")
     changed = dataclasses.replace(
         moe,
         num_experts=moe.num_experts * parts,
-        router=dataclasses.replace(moe.router, k=moe.router.k * parts),
+        router=dataclasses.replace(moe.router, k=k * parts),
         experts=dataclasses.replace(moe.experts, width=width // parts),
     )
     return model.clone(moe=changed)

@@ -98,7 +98,7 @@ def _prepared(
             with _timed("documents"):
                 found = read()
             _prepare_corpus(root, found)
-            fingerprint = _fingerprint(corpus)
+            fingerprint = _fingerprint(corpus) or ""
         if pinned not in (None, fingerprint):
             raise SourceError(
                 f"{corpus}: fingerprint={fingerprint}: must be {pinned}; "
@@ -156,6 +156,8 @@ def _tokens(
         with _timed("tokens"), _appearing(kept) as temporary:
             token_files.write(temporary, fingerprint, text, coder, limit)
         tokens = token_files.read(kept)
+    if tokens is None:
+        raise SourceError(f"{kept}: is damaged as soon as it was written; check the disk")
     return tokens
 
 

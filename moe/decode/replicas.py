@@ -15,6 +15,6 @@ def serve(model: Transformer, params: Params, expert_NP: np.ndarray) -> tuple[Tr
 
     For inference: copies are not kept equal by training. Outputs stay what they were.
     """
-    dispatch = Placed(model.moe.dispatch, expert_NP.shape[1])
-    placed = model.clone(moe=dataclasses.replace(model.moe, dispatch=dispatch))
+    dispatch = Placed(model.sparse.dispatch, expert_NP.shape[1])
+    placed = model.clone(moe=dataclasses.replace(model.sparse, dispatch=dispatch))
     return placed, map_parts(params, "experts", lambda experts, n: hold(experts, expert_NP[n]))

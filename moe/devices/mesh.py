@@ -125,9 +125,8 @@ def choose(text: str, experiments: Mapping[str, Any], count: int | None) -> Mesh
     if text == "auto":
         meshes = possible(every, count or 1)
         if not meshes:
-            raise Mistake(
-                f"--mesh=auto: no mesh of {count} devices fits all arms{_near(Mesh(count), every)}"
-            )
+            near = _near(Mesh(count or 1), every)
+            raise Mistake(f"--mesh=auto: no mesh of {count} devices fits all arms{near}")
         return meshes[0]
     mesh = parse(text)
     for arm, experiment in experiments.items():
@@ -159,6 +158,7 @@ def provide(text: str, experiments: Mapping[str, Any], processes: int | None = 1
     """
     import jax
 
+    wanted = 0
     if text != "auto":
         wanted = choose(text, experiments, None).size
         with contextlib.suppress(RuntimeError):  # devices are in use already: what is there counts

@@ -164,9 +164,10 @@ def of_rows() -> jax.NamedSharding | None:
 
 def rows(batch: int) -> np.ndarray | None:
     """Which rows of a batch the devices of this process hold; None in a single process."""
-    if jax.process_count() == 1:
+    split = of_rows()
+    if jax.process_count() == 1 or split is None:
         return None
-    parts = of_rows().addressable_devices_indices_map((batch,)).values()
+    parts = split.addressable_devices_indices_map((batch,)).values()
     return np.unique(np.concatenate([np.arange(batch)[index] for index in parts]))
 
 
@@ -176,18 +177,18 @@ def put_batch(batch: Any, size: int) -> Any:
     Args:
       batch: arrays with a leading axis of all `size` rows, or of those that `rows` names.
     """
-    if not sizes():
+    split, own = of_rows(), rows(size)
+    if split is None:
         return batch
-    sharding, own = of_rows(), rows(size)
 
     def put_leaf(leaf):
         if isinstance(leaf, jax.Array):
             return leaf
-        there = np.arange(size) if len(leaf) == size else own
+        there: Any = np.arange(size) if len(leaf) == size else own
 
         def read(index):
             return leaf[np.searchsorted(there, np.arange(size)[index[0]])]
 
-        return jax.make_array_from_callback((size, *leaf.shape[1:]), sharding, read)
+        return jax.make_array_from_callback((size, *leaf.shape[1:]), split, read)
 
     return jax.tree.map(put_leaf, batch)

@@ -29,9 +29,10 @@ class AllToAll(Limited):
 
     def exchange(self, plan, x_TD, pool, size):
         """Computes y_TD of this device's tokens."""
+        plan = self.chosen(plan)
         T, K, E, own = x_TD.shape[0], plan.expert_TK.shape[1], pool.E, pool.E // size
         # Devices are to rows what experts are in `gather`: E and more is nobody's device.
-        to_device = plan.replace(expert_TK=plan.expert_TK // own)
+        to_device = dataclasses.replace(plan, expert_TK=plan.expert_TK // own)
         # A token may have several experts on one device, so the cap is T * K and not T.
         C = min(T * K, capacity(self.capacity_factor, T * K, 1, size))
         row_TK = slot_rows(to_device, size, C)

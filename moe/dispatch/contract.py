@@ -67,7 +67,7 @@ class Dispatch(Protocol):
         del size
         return self(plan, x_TD, elsewhere(pool))
 
-    def overhead(self, T: int, K: int, E: int, D: int) -> float:
+    def overhead(self, T: int, K: float, E: int, D: int) -> float:
         """Matrix-product FLOPs per token that move tokens, forward, T tokens in all.
 
         None, unless said otherwise: rows move by gathers and collectives.

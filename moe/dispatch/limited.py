@@ -11,7 +11,7 @@ from moe.dispatch.overflow import Drop, Overflow
 from moe.dispatch.ragged import Ragged
 from moe.experts.contract import Pool
 from moe.fields import Above
-from moe.plan import Choices
+from moe.plan import Choices, Plan
 from moe.registry import Mistake
 
 
@@ -26,12 +26,16 @@ class Parallel(Dispatch):
 
     def __call__(self, plan, x_TD, pool):
         """Computes y_TD as `local` does: here all experts are on one device."""
+        return self.local(self.chosen(plan), x_TD, pool)
+
+    def chosen(self, plan: Plan) -> Choices:
+        """The plan; raises Mistake unless tokens chose."""
         if not isinstance(plan, Choices):
             raise Mistake(
                 f"model.moe.dispatch={type(self).__name__}: serves token choice only, and this "
                 f"router returns {type(plan).__name__}; take einsum, gather or ragged"
             )
-        return self.local(plan, x_TD, pool)
+        return plan
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ batch axes, experts over the expert axis, their hidden width over the tensor axi
 does not depend on the mesh.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -54,11 +55,11 @@ def serve(
         load_E, dropped_K = jax.lax.psum((stats.load_E, stats.dropped_K), axes)
         return y, Stats(load_E, dropped_K, jax.lax.pmean(stats.slots_used, axes))
 
-    tokens, everywhere = jax.P(axes), jax.P()
+    tokens = jax.P(axes)
     return jax.shard_map(
         body,
         in_specs=(tokens, tokens, sharding.specs(pool, without=(FSDP,))),
-        out_specs=(tokens, Stats(everywhere, everywhere, everywhere)),
+        out_specs=(tokens, jax.P()),
     )(plan, x, pool)
 
 
@@ -66,7 +67,7 @@ def _over_groups(function: Serve) -> Serve:
     def all_groups(plan, x_GTD, pool):
         y_GTD, stats = jax.vmap(function, (0, 0, None))(plan, x_GTD, pool)
         totals = jax.tree.map(lambda a: jnp.sum(a, axis=0), stats)
-        return y_GTD, totals.replace(slots_used=totals.slots_used / x_GTD.shape[0])
+        return y_GTD, dataclasses.replace(totals, slots_used=totals.slots_used / x_GTD.shape[0])
 
     return all_groups
 

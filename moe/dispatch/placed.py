@@ -1,12 +1,14 @@
 """Serves experts of which some are held several times (`moe/dispatch/placement.py`)."""
 
 import dataclasses
+from typing import cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from moe.dispatch.all_to_all import AllToAll
-from moe.dispatch.contract import Dispatch
+from moe.dispatch.contract import Dispatch, Stats
 from moe.dispatch.parallel import load
 from moe.experts.contract import Pool
 from moe.params import Params, split_state, state, with_state
@@ -42,13 +44,17 @@ class Placed(Dispatch):
     def __call__(self, plan, x_TD, pool):
         """Computes y_TD; state expert_P of the parameters is the expert of each copy."""
         y_TD, stats = self.dispatch(self._placed(plan, pool), x_TD, self._copies(pool))
-        return y_TD, stats.replace(load_E=load(plan, pool.E))
+        return y_TD, self._of_experts(stats, plan, pool)
 
     def exchange(self, plan, x_TD, pool, size):
         """Computes y_TD of this device's tokens."""
         placed, copies = self._placed(plan, pool), self._copies(pool)
         y_TD, stats = self.dispatch.exchange(placed, x_TD, copies, size)
-        return y_TD, stats.replace(load_E=load(plan, pool.E))
+        return y_TD, self._of_experts(stats, plan, pool)
+
+    def _of_experts(self, stats: Stats, plan: Plan, pool: Pool) -> Stats:
+        """With the load of the experts, in the place of that of their copies."""
+        return dataclasses.replace(stats, load_E=load(cast(Choices, plan), pool.E))
 
     def _copies(self, pool: Pool) -> Pool:
         return dataclasses.replace(pool, params=split_state(pool.params)[0], E=self.replicas)
@@ -79,7 +85,7 @@ class Placed(Dispatch):
         self.dispatch.check(f"{path}.dispatch", tokens)
 
 
-def hold(params: Params, expert_P: jax.Array) -> Params:
+def hold(params: Params, expert_P: jax.Array | np.ndarray) -> Params:
     """The parameters of E experts as those of their P copies."""
     held = jax.tree.map(lambda a: jnp.take(a, expert_P, axis=0), params)
     return with_state(held, expert_P=jnp.asarray(expert_P, jnp.int32))

@@ -6,6 +6,7 @@ send them home. Only the rows that a device receives in all are bounded.
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,13 +31,14 @@ class RaggedAllToAll(Limited):
 
     def exchange(self, plan, x_TD, pool, size):
         """Computes y_TD of this device's tokens."""
+        plan = self.chosen(plan)
         E, own, R = pool.E, pool.E // size, plan.expert_TK.size
         rows = min(size * R, math.ceil(self.capacity_factor * R - 1e-9))
         order = sort_choices(plan, E)
         count_PE = jax.lax.all_gather(order.size_E, EXPERT)
         traffic = plan_traffic(count_PE, rows)
         sent_RD = take_rows(x_TD, order.token_R, order.row_TK)
-        received_RD = exchange(sent_RD, traffic, rows, EXPERT)
+        received_RD: Any = exchange(sent_RD, traffic, rows, EXPERT)
         theirs = Choices(received_experts(count_PE, rows)[:, None], jnp.ones((rows, 1)))
         served_RD, stats = self.local(theirs, received_RD, dataclasses.replace(pool, E=own))
         back_RD = exchange(served_RD, traffic.back, R, EXPERT)

@@ -14,7 +14,7 @@ def _take(x_TD: jax.Array, row: jax.Array) -> jax.Array:
 
 def _sum_rows(y_RD: jax.Array, row_TK: jax.Array) -> jax.Array:
     """sum_k y[row_TK[:, k]]; unrolled, since a reduction over a short axis is slow on CPU."""
-    return sum(_take(y_RD, row_TK[:, k]) for k in range(row_TK.shape[1]))
+    return jnp.asarray(sum(_take(y_RD, row_TK[:, k]) for k in range(row_TK.shape[1])))
 
 
 @jax.custom_vjp
@@ -34,9 +34,10 @@ take_rows.defvjp(
 )
 
 
-def _weighted_sum(y_RD, gate_TK, row_TK):
+def _weighted_sum(y_RD, gate_TK, row_TK) -> jax.Array:
     gate_TK = gate_TK.astype(y_RD.dtype)
-    return sum(_take(y_RD, row_TK[:, k]) * gate_TK[:, k, None] for k in range(row_TK.shape[1]))
+    K = row_TK.shape[1]
+    return jnp.asarray(sum(_take(y_RD, row_TK[:, k]) * gate_TK[:, k, None] for k in range(K)))
 
 
 @jax.custom_vjp

@@ -1,7 +1,7 @@
 """What experts are: E networks of one shape, the products they are made of, and a pool of them."""
 
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import flax.struct
 import jax
@@ -24,6 +24,7 @@ class Experts(Protocol):
     """E networks of one shape; a frozen dataclass of hyper-parameters."""
 
     kind: ClassVar[str] = "experts"
+    __dataclass_fields__: ClassVar[dict[str, Any]]  # so that `dataclasses.replace` takes it
     width: int
     matrices: ClassVar[int]  # products of size D x F per token and expert
 

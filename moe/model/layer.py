@@ -85,10 +85,11 @@ class MoE:
                 self.experts.init(key, self.num_experts, D), self.num_experts
             ),
         }
-        if self.shared is not None:
-            makers["shared"] = lambda key: self.shared.init(key, D)
-        if self.null is not None:
-            makers["null"] = lambda key: self.null.init(key, D)
+        shared, null = self.shared, self.null
+        if shared is not None:
+            makers["shared"] = lambda key: shared.init(key, D)
+        if null is not None:
+            makers["null"] = lambda key: null.init(key, D)
         return makers
 
     def init(self, key: jax.Array, D: int, V: int) -> Params:
@@ -135,7 +136,7 @@ class MoE:
         y_BLD = y.reshape(B, L, D)
         if self.shared is not None:
             y_BLD = y_BLD + self.shared(params["shared"], x_BLD)
-        counts = counts.replace(load_E=assigned_BLE.sum(axis=(0, 1)))
+        counts = dataclasses.replace(counts, load_E=assigned_BLE.sum(axis=(0, 1)))
         return y_BLD, Aux(losses, {**loss_metrics, **metrics}, sums, stats, counts, assigned_BLE)
 
     def _keys(self, tokens: Tokens | None, shape: tuple[int, int]) -> jax.Array:

@@ -6,7 +6,7 @@ plan, choice k of a token lies in the k-th of K equal blocks of experts.
 """
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, cast
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +82,7 @@ class MultiHash(MoE):
         return {**super().initializers(D, V), "experts": lambda key: self._init_parts(key, D)}
 
     def _init_parts(self, key: jax.Array, D: int) -> Params:
-        E, F, K = self.num_experts, self.experts.width, self.router.k
+        E, F, K = self.num_experts, self.experts.width, cast(Hash, self.router).k
         keys = jax.random.split(key)
         return {
             "w_in_EDF": jax.random.normal(keys[0], (E, D, F)) * (2 / D) ** 0.5,

@@ -4,7 +4,7 @@ Pre-norm blocks with RMSNorm (arXiv 1910.07467), scanned over depth.
 """
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from moe.model.attention import Attention
 from moe.model.depth import Reports, in_depth_order
 from moe.model.flax_host import LinenMoE
 from moe.model.layer import Aux, MoE
-from moe.params import Size
+from moe.params import Params, Size
 from moe.plan import Tokens
 from moe.registry import Mistake
 from moe.routers.contract import Router
@@ -135,19 +135,26 @@ class Transformer(nn.Module):
     unroll: Annotated[int, AtLeast(1)] = 1
 
     @property
+    def sparse(self) -> MoE:
+        """Its MoE layer; raises Mistake where there is none."""
+        if self.moe is None:
+            raise Mistake("model.moe=none: this needs a model with experts")
+        return self.moe
+
+    @property
     def routers(self) -> tuple[Router, ...]:
         """The router of each MoE layer, in depth."""
         count = len(self.moe_layers)
         if self.layout is None:
-            return (self.moe.router,) * count if count else ()
-        return tuple(self.layout.router(n, count, self.moe.router) for n in range(count))
+            return (self.sparse.router,) * count if count else ()
+        return tuple(self.layout.router(n, count, self.sparse.router) for n in range(count))
 
     @property
     def moes(self) -> tuple[MoE | None, ...]:
         """The MoE layer (or None) at each place of the shortest pattern that fills the depth."""
         N, own = self.num_layers, dict(zip(self.moe_layers, self.routers, strict=True))
         moes = [
-            dataclasses.replace(self.moe, router=own[n]) if n in own else None for n in range(N)
+            dataclasses.replace(self.sparse, router=own[n]) if n in own else None for n in range(N)
         ]
         return next(
             tuple(moes[:p]) for p in range(1, N + 1) if N % p == 0 and moes == moes[:p] * (N // p)
@@ -167,11 +174,12 @@ class Transformer(nn.Module):
         x_BLD = (jnp.take(embedding_VD, tokens.id_BL, axis=0) * D**0.5).astype(self.dtype)
         x_BLD = sharding.constrain(x_BLD, "BLD")
         scan_length = self.num_layers // len(moes)
+        in_axes: Any = (nn.broadcast, nn.broadcast if rng is None else 0)
         layers = nn.scan(
             _rematerialized(Period, self.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast if rng is None else 0),
+            in_axes=in_axes,
             length=scan_length,
             unroll=min(self.unroll, scan_length),
         )(self.attention, self.ffn, moes, self.num_layers, V, name="layers")
@@ -220,3 +228,11 @@ class Transformer(nn.Module):
             if self.moe is None:
                 raise Mistake(f"{path}.layout: must be none when {path}.moe is none")
             self.layout.check(f"{path}.layout", len(layers), self.moe.routed_experts)
+
+
+def forward(
+    model: Transformer, params: Params, tokens: Tokens, rng: jax.Array | None = None
+) -> tuple[jax.Array, Reports | None]:
+    """logits_BLV and reports of a model with these parameters, as its `__call__` returns them."""
+    outputs: Any = model.apply({"params": params}, tokens, rng)
+    return outputs

@@ -62,7 +62,7 @@ def balanced_assignment(score_TE: jax.Array, tolerance: float, iterations: int) 
     # Tokens that fill the last places do not care where they go.
     score_TE = jnp.pad(score_TE, ((0, E * C - T), (0, 0)))
     phases = max(1, math.ceil(math.log(1 / tolerance, 8)))
-    price_E = jnp.zeros(E)
+    price_E, expert_T = jnp.zeros(E), jnp.full(E * C, E, jnp.int32)
     for phase in reversed(range(phases)):
         epsilon = spread * tolerance * 8**phase
         expert_T, price_E = _auction(score_TE, price_E, epsilon, C, iterations)

@@ -5,7 +5,7 @@ so a token's fate depends on all tokens of its group.
 """
 
 import dataclasses
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -34,13 +34,14 @@ class BatchPriority(TopK):
     def __call__(self, params, x_TD, id_T, E, rng):
         """Routes x_TD into Slots; what finds no slot is dropped here."""
         routing = super().__call__(params, x_TD, id_T, E, rng)
-        plan = routing.plan
+        plan = cast(Choices, routing.plan)
         priority_T = jax.lax.stop_gradient(plan.gate_TK.max(axis=1))
         order_T = jnp.argsort(-priority_T, stable=True).astype(jnp.int32)
         C = capacity(self.capacity_factor, x_TD.shape[0], self.k, E)
         slots = fill(plan, order_T, E, C)
         kept = jnp.sum(slots.token_EC < x_TD.shape[0]) / plan.expert_TK.size
-        return routing.replace(plan=slots, metrics={**routing.metrics, "kept": kept})
+        metrics = {**routing.metrics, "kept": kept}
+        return dataclasses.replace(routing, plan=slots, metrics=metrics)
 
     def choices(self, E, T):
         """At most k, and as many as there are slots for."""

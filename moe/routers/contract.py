@@ -50,7 +50,8 @@ class Router(Protocol):
     learned: ClassVar[bool] = True  # has parameters that the loss moves
     fixed_choices: ClassVar[bool] = True  # `choices` holds at every step, not only on average
 
-    losses: ClassVar[Any] = NoLosses()
+    losses: Any = NoLosses()
+    __dataclass_fields__: ClassVar[dict[str, Any]]  # so that `dataclasses.replace` takes it
 
     def init(self, key: jax.Array, D: int, E: int, V: int) -> Params:
         """Makes the parameters; V is the vocabulary size, for routers that read ids."""

@@ -1,6 +1,7 @@
 """GShard's top-2 gate with a random second expert (Lepikhin et al. 2020, arXiv 2006.16668)."""
 
 import dataclasses
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +27,13 @@ class GShard(TopK):
         routing = super().__call__(params, x_TD, id_T, E, rng)
         if rng is None:
             return routing
-        plan = routing.plan
+        plan = cast(Choices, routing.plan)
         draw_T = jax.random.uniform(jax.random.fold_in(rng, 2), (x_TD.shape[0],))
         keep_T = draw_T < 2 * jax.lax.stop_gradient(plan.gate_TK[:, 1])
         keep_TK = jnp.stack([jnp.ones_like(keep_T), keep_T], axis=1)
         expert_TK = jnp.where(keep_TK, plan.expert_TK, E)
-        return routing.replace(plan=Choices(expert_TK, jnp.where(keep_TK, plan.gate_TK, 0)))
+        plan = Choices(expert_TK, jnp.where(keep_TK, plan.gate_TK, 0))
+        return dataclasses.replace(routing, plan=plan)
 
     def counted(self, params, probability_TE, plan):
         """First choices alone."""

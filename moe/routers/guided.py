@@ -62,7 +62,7 @@ class Supervised(TopK):
         inside_T = jax.nn.logsumexp(jnp.where(own_TE, logits_TE, -jnp.inf), axis=1)
         guidance_T = jax.nn.logsumexp(logits_TE, axis=1) - inside_T
         guidance_T = jnp.where(id_T < 0, 0, guidance_T)
-        return routing.replace(terms={**routing.terms, "guidance_T": guidance_T})
+        return dataclasses.replace(routing, terms={**routing.terms, "guidance_T": guidance_T})
 
 
 @dataclasses.dataclass(frozen=True)

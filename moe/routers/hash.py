@@ -41,21 +41,21 @@ class Hash(Router):
     gate: Gate = ConstantGate()
 
     @property
-    def needs_ids(self) -> bool:
+    def needs_ids(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """All keys but the place come from ids."""
         return not isinstance(self.key, Position)
 
     @property
-    def learned(self) -> bool:
+    def learned(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The table never is; the gate may be."""
         return self.gate.learned
 
     @property
-    def causal(self) -> bool:
+    def causal(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """False for the next-token oracle alone."""
         return self.key.causal
 
-    causal_in_training = causal
+    causal_in_training = causal  # pyright: ignore[reportAssignmentType]
 
     def init(self, key, D, E, V):
         """Makes state.expert_VK (int32), for every key k distinct experts drawn uniformly."""

@@ -44,7 +44,8 @@ class Redrawn(Frozen):
         w_DE = super().weights(params, rng)
         if rng is None:
             return w_DE
-        return init_matrix(jax.random.fold_in(rng, 1), *w_DE.shape, self.init_scale)
+        D, E = w_DE.shape
+        return init_matrix(jax.random.fold_in(rng, 1), D, E, self.init_scale)
 
 
 @dataclasses.dataclass(frozen=True)

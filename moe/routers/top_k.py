@@ -167,7 +167,7 @@ class TopK(Router):
         log_weight = self.losses.adaptive.update(state(params)["log_weight"], load_E)
         return with_state(params, log_weight=log_weight)
 
-    def choices(self, E, T):
+    def choices(self, E, T) -> float:
         """k."""
         del E, T
         return self.k

@@ -13,7 +13,7 @@ import optax
 from moe.analysis import load
 from moe.devices import sharding
 from moe.experiment import Experiment
-from moe.model.transformer import Transformer
+from moe.model.transformer import Transformer, forward
 from moe.params import Params
 from moe.plan import Tokens
 
@@ -84,7 +84,7 @@ class Evaluation:
 def eval_step(model: Transformer, params: Params, batch: Any) -> tuple:
     """Per-window sums without router noise: nats_B, load_BNE and dropped_N (None when dense)."""
     tokens = Tokens(batch.id_BL, batch.label_BL)
-    logits_BLV, reports = model.apply({"params": params}, tokens)
+    logits_BLV, reports = forward(model, params, tokens)
     nats_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, batch.target_BL)
     if reports is None:
         return sharding.everywhere(nats_BL.sum(axis=1)), None, None
@@ -100,7 +100,8 @@ def evaluate(experiment: Experiment, params: Params, dataset: Any) -> Evaluation
     """
     model, B = experiment.model, experiment.train.batch // experiment.train.accumulate
     desks = tuple(dataset.desks)
-    nats, tokens, texts, loads, dropped = [], [], [], [], 0
+    nats, tokens, texts, loads = [], [], [], []
+    dropped: Any = 0
     for desk in desks:
         windows = dataset.held_out(desk)
         W = windows.id_BL.shape[0]

@@ -15,6 +15,7 @@ import optax
 
 from moe.devices import sharding
 from moe.experiment import Experiment
+from moe.model.transformer import forward
 from moe.params import Params, merge_state
 from moe.plan import Tokens
 from moe.routers.parts.losses import Terms
@@ -60,7 +61,7 @@ def loss_fn(
     batch, rng = part
     params = merge_state(learned, state)
     tokens = Tokens(batch.id_BL, batch.label_BL)
-    logits_BLV, reports = experiment.model.apply({"params": params}, tokens, rng)
+    logits_BLV, reports = forward(experiment.model, params, tokens, rng)
     nats_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, batch.target_BL)
     nats = nats_BL.mean()
     if reports is None:
@@ -117,7 +118,8 @@ def _batch_sums(experiment, learned, state, parts) -> tuple[Terms, ...] | None:
     def sums(part):
         batch, rng = part
         tokens = Tokens(batch.id_BL, batch.label_BL)
-        return model.apply({"params": params}, tokens, rng)[1].sums
+        reports = forward(model, params, tokens, rng)[1]
+        return () if reports is None else reports.sums
 
     return _total(sums, parts)
 

@@ -104,7 +104,7 @@ def train(
             with clock("saving"):
                 checkpoints.save(0, state)
         loop = _Loop(experiment, dataset, directory, log, checkpoints, clock, on_log)
-        evaluation = loop.run(state, start, stop)
+        state, evaluation = loop.run(state, start, stop)
     finally:
         with clock("saving"):
             if log is not None:
@@ -112,7 +112,7 @@ def train(
             checkpoints.close()
     step_s = float(np.median(loop.step_s)) if loop.step_s else float("nan")
     compile_s, wall_s = loop.compile_s, clock.wall_s
-    return Result(loop.state, evaluation, wall_s, compile_s, step_s, clock.seconds(), start)
+    return Result(state, evaluation, wall_s, compile_s, step_s, clock.seconds(), start)
 
 
 @dataclasses.dataclass
@@ -126,12 +126,13 @@ class _Loop:
     checkpoints: history.Checkpoints
     clock: Clock
     on_log: Callable[[dict], None]
-    state: TrainState | None = None
     compile_s: float = 0.0
     step_s: list[float] = dataclasses.field(default_factory=list)
 
-    def run(self, state: TrainState, start: int, stop: Callable[[], bool]) -> Evaluation:
-        """Takes the steps after `start`; returns the last evaluation."""
+    def run(
+        self, state: TrainState, start: int, stop: Callable[[], bool]
+    ) -> tuple[TrainState, Evaluation]:
+        """Takes the steps after `start`; returns the last state and its evaluation."""
         train, evaluation = self.experiment.train, None
         rows = sharding.rows(train.batch)
         batches = self.dataset.stream(self.experiment.seed, start, train.batch, rows)
@@ -156,8 +157,7 @@ class _Loop:
                 with self.clock("saving"):
                     self.checkpoints.wait()
                 raise Stopped(step)
-        self.state = state
-        return evaluation or self._evaluate(state)
+        return state, evaluation or self._evaluate(state)
 
     def _step(self, state: TrainState, batches: Any, first: bool) -> tuple[TrainState, Metrics]:
         with self.clock("data"):
@@ -201,7 +201,7 @@ def train_row(experiment: Experiment, metrics: Metrics, step: int, seconds: list
         "loss": float(metrics.loss),
         "nats": float(metrics.nats),
         "grad_norm": float(metrics.grad_norm),
-        "learning_rate": float(schedule(step - 1)),
+        "learning_rate": float(np.asarray(schedule(step - 1))),
         "tokens_per_s": rate,
         "mfu": rate and utilisation(experiment, rate),
         "router": router,

@@ -50,7 +50,7 @@ class Wandb:
     """Weights & Biases; a run that resumes goes on there under the same id."""
 
     def __init__(self, directory: pathlib.Path, watch: Watch):
-        import wandb  # only with its flag
+        import wandb  # pyright: ignore[reportMissingImports]  # only with its flag
 
         digest = hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:16]
         self._run = wandb.init(

@@ -58,8 +58,7 @@ def _train_step(
     updates, opt_state = transformation.update(grads, state.opt_state, learned)
     params = merge_state(optax.apply_updates(learned, updates), fixed)
     routers = experiment.model.routers
-
-    load_NE = metrics.load_NE
+    load_NE: Any = metrics.load_NE
 
     def update(params, n):
         return routers[n].update(params, load_NE[n], metrics.stats[n])

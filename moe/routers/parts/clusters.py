@@ -1,5 +1,7 @@
 """Ids that are alike: vectors by the company they keep, and k-means whose ties go by rule."""
 
+from typing import Any, cast
+
 import numpy as np
 
 from moe.data.counts import Corpus
@@ -36,10 +38,11 @@ def cooccurrence(corpus: Corpus, width: int) -> np.ndarray:
     row, column = (np.asarray(count.sum(axis=a)).ravel() for a in (1, 0))
     pmi = np.log(count.data * count.sum() / (row[count.row] * column[count.col]))
     ppmi = sparse.csr_matrix((np.maximum(pmi, 0), (count.row, count.col)), count.shape)
-    smaller, kept = min(ppmi.shape), np.ones(1, bool)
+    smaller, kept = min(V, 2 * len(context)), np.ones(1, bool)
+    u, s = np.empty((V, 0)), np.empty(0)
     if width + 1 < smaller:
         start = np.random.default_rng(0).standard_normal(smaller)  # unlike ones, in no symmetry
-        u, s, _ = linalg.svds(ppmi, k=width + 1, v0=start)
+        u, s = cast(Any, linalg.svds(ppmi, k=width + 1, v0=start))[:2]
         kept = _first(s, width)
     if kept.all():  # more may be equal
         u, s, _ = np.linalg.svd(ppmi.toarray(), full_matrices=False)

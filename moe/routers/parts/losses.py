@@ -6,7 +6,7 @@ the gradient of the whole batch. `moe/convert/conventions.py` translates publish
 """
 
 import dataclasses
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -95,9 +95,9 @@ class Losses:
             "weight_T": jnp.broadcast_to(jnp.asarray(weight, jnp.float32), (T,)),
         }
         if self.load:
-            found["selected_TE"] = selected_TE
+            found["selected_TE"] = cast(jax.Array, selected_TE)
         if self.orthogonality:
-            found["overlap_T"] = jnp.broadcast_to(overlap(w_DE), (T,))
+            found["overlap_T"] = jnp.broadcast_to(overlap(cast(jax.Array, w_DE)), (T,))
         return found
 
     def __call__(self, sums: Terms, tokens: int) -> tuple[Terms, Terms]:
