@@ -164,3 +164,10 @@ def test_every_figure_says_what_it_shows(comparison, tmp_path):
     drawings = draw.draw(comparison, tmp_path)
     assert len(drawings) == len(figures.FIGURES)
     assert all(one.title and one.caption and one.alt and one.inches > 4 for one in drawings)
+
+
+@pytest.mark.parametrize("size", registry.names("size"))
+def test_a_curve_of_differences_has_at_least_ten_points(size):
+    train = registry.lookup("size", size)().train
+    assert train.steps // train.eval_every >= 10
+    assert train.save_every % train.eval_every == 0  # what is saved has a loss to be kept by

@@ -77,11 +77,11 @@ def test_a_killed_run_resumes_exactly(finished, tmp_path):
     same(resumed.state, result.state)
     assert resumed.evaluation.val_loss == result.evaluation.val_loss
 
-    def record(path):
+    def recorded(path):
         rows = record.read(path / "metrics.jsonl")
         return [{k: v for k, v in row.items() if k not in ("tokens_per_s", "mfu")} for row in rows]
 
-    assert record(tmp_path) == record(directory)
+    assert recorded(tmp_path) == recorded(directory)
 
 
 def test_a_finished_run_is_only_evaluated_again(finished):
