@@ -24,5 +24,5 @@ def config() -> Experiment:
         ),
         data=Data(sequence_length=512, held_out_windows=64),
         optimizer=Optimizer(learning_rate=2e-3),
-        train=Train(steps=1500, batch=32, log_every=50, eval_every=250, save_every=500),
+        train=Train(steps=1500, batch=32, log_every=50, eval_every=125, save_every=500),
     )

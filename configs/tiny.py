@@ -24,5 +24,5 @@ def config() -> Experiment:
         ),
         data=Data(sequence_length=128, held_out_windows=64),
         optimizer=Optimizer(learning_rate=6e-3),
-        train=Train(steps=500, batch=8, log_every=25, eval_every=250, save_every=250),
+        train=Train(steps=500, batch=8, log_every=25, eval_every=50, save_every=250),
     )

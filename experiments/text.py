@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Mapping
 
+NONE = "–"  # for a number that there is not
+
 
 def written(value) -> str:
     """A value as --set would read it."""
@@ -43,19 +45,19 @@ def listing(names: list[str]) -> str:
 def number(value: float | None, digits: int = 4, sign: bool = False) -> str:
     """A fixed-point number with a true minus sign; a dash for None."""
     if value is None:
-        return "–"
+        return NONE
     return f"{value:{'+' if sign else ''},.{digits}f}".replace("-", "−")
 
 
-def interval(record: dict, digits: int = 4, sign: bool = True) -> str:
-    """`low to high` of a record, or a dash where there is no interval."""
-    if record["low"] is None:
-        return "–"
-    return f"{number(record['low'], digits, sign)} to {number(record['high'], digits, sign)}"
+def interval(low: float | None, high: float | None, digits: int = 4, sign: bool = True) -> str:
+    """`low to high`, or a dash where there is no interval."""
+    if low is None:
+        return NONE
+    return f"{number(low, digits, sign)} to {number(high, digits, sign)}"
 
 
 def probability(p: float | None) -> str:
     """A p value as `p = 0.012`, `p < 0.0001` or a dash."""
     if p is None:
-        return "–"
+        return NONE
     return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"

@@ -1,10 +1,13 @@
 """One training run as a value: model, data, optimizer, length, seed."""
 
 import dataclasses
+from typing import Annotated
 
 from moe.data.data import Data
+from moe.fields import AtLeast, check_fields
 from moe.model.transformer import Transformer
 from moe.optimizer.adamw import Optimizer
+from moe.params import Size
 from moe.registry import Mistake
 from moe.routers.contract import Router
 
@@ -23,22 +26,17 @@ class Train:
         at a step that was evaluated; 0 for none.
     """
 
-    steps: int = 1000
-    batch: int = 16
-    accumulate: int = 1
-    log_every: int = 20
-    eval_every: int = 250
-    save_every: int = 250
-    keep_last: int = 2
-    keep_best: int = 1
+    steps: Annotated[int, AtLeast(1)] = 1000
+    batch: Annotated[int, AtLeast(1)] = 16
+    accumulate: Annotated[int, AtLeast(1)] = 1
+    log_every: Annotated[int, AtLeast(1)] = 20
+    eval_every: Annotated[int, AtLeast(1)] = 250
+    save_every: Annotated[int, AtLeast(1)] = 250
+    keep_last: Annotated[int, AtLeast(1)] = 2
+    keep_best: Annotated[int, AtLeast(0)] = 1
 
     def check(self, path: str) -> None:
-        """Raises Mistake, one line that starts with `path`, for impossible fields."""
-        for field in dataclasses.fields(self):
-            low = 0 if field.name == "keep_best" else 1
-            if getattr(self, field.name) < low:
-                value = getattr(self, field.name)
-                raise Mistake(f"{path}.{field.name}={value}: must be >= {low}")
+        """Raises Mistake, one line that starts with `path`, unless parts of a batch are equal."""
         if self.batch % self.accumulate:
             raise Mistake(f"{path}.accumulate={self.accumulate}: must divide batch={self.batch}")
 
@@ -56,7 +54,7 @@ class Experiment:
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
     train: Train = Train()
-    seed: int = 0
+    seed: Annotated[int, AtLeast(0)] = 0
     allow_noncausal: bool = False
 
     @property
@@ -64,8 +62,17 @@ class Experiment:
         """Tokens that one call of the model sees in training."""
         return self.train.batch // self.train.accumulate * self.data.sequence_length
 
+    def sizes(self) -> tuple[Size, ...]:
+        """What a mesh splits: the sequences of one call, and the model's sizes."""
+        train, what = self.train, f"train.batch={self.train.batch}"
+        rows = train.batch // train.accumulate
+        if train.accumulate > 1:
+            what += f" in {train.accumulate} microbatches of {rows}"
+        return Size(what, "B", rows), *self.model.sizes("model", self.tokens_per_call)
+
     def validate(self) -> "Experiment":
         """Returns self, or raises Mistake: one line with the dotted path, value and rule."""
+        check_fields(self, "")
         self.train.check("train")
         self.data.check("data", self.model.vocab_size)
         self.optimizer.check("optimizer")
@@ -73,8 +80,6 @@ class Experiment:
         for router in self.model.routers:
             own = router == self.model.moe.router
             self._check_router("model.moe.router" if own else "model.layout.router_there", router)
-        if self.seed < 0:
-            raise Mistake(f"seed={self.seed}: must be >= 0")
         return self
 
     def check_labels(self, dataset) -> None:

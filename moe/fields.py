@@ -1,10 +1,13 @@
-"""A tree of frozen dataclasses as text: typed changes by dotted path, and the expression.
+"""A tree of frozen dataclasses: typed changes by dotted path, its expression, ranges of its fields.
 
-The standard library only.
+A range stands in the annotation of a field, as `Annotated[int, AtLeast(1)]`, and `check_fields`
+reads them all; what holds between fields a part says itself, in `check`. The standard library only.
 """
 
 import dataclasses
 import math
+import numbers
+import re
 import sys
 import types
 import typing
@@ -12,6 +15,98 @@ import typing
 from moe.registry import Mistake, entry, load, no_such
 
 _SCALARS = {bool: "true or false", int: "an int", float: "a number", str: "a text"}
+_NUMBERS = {int: numbers.Integral, float: numbers.Real}
+_LOOKS = re.compile(r"^ *(log_every|eval_every)=.*\n", re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class AtLeast:
+    """Finite and no less than `low`."""
+
+    low: float
+    note: str = ""
+
+    def allows(self, value) -> bool:
+        """Whether the value is in the range."""
+        return self.low <= value < math.inf
+
+    def rule(self, kind: type) -> str:
+        """What stands after "must be"."""
+        note = f" ({self.note})" if self.note else ""
+        return "a number " * (kind is float) + f">= {self.low:g}{note}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Above:
+    """Finite and more than `low`."""
+
+    low: float
+
+    def allows(self, value) -> bool:
+        """Whether the value is in the range."""
+        return self.low < value < math.inf
+
+    def rule(self, kind: type) -> str:
+        """What stands after "must be"."""
+        return "a number " * (kind is float) + f"> {self.low:g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """Between two numbers; `ends` says by brackets whether they belong to it."""
+
+    low: float
+    high: float
+    ends: str = "[]"
+
+    def allows(self, value) -> bool:
+        """Whether the value is in the range."""
+        at_low, at_high = self.ends[0] == "[", self.ends[1] == "]"
+        above = self.low <= value if at_low else self.low < value
+        return above and (value <= self.high if at_high else value < self.high)
+
+    def rule(self, kind: type) -> str:
+        """What stands after "must be"."""
+        large = kind is int and self.high >= 2**16
+        high = f"2^{math.log2(self.high):g}" if large else f"{self.high:g}"
+        return f"in {self.ends[0]}{self.low:g}, {high}{self.ends[1]}"
+
+
+def check_fields(tree, path: str) -> None:
+    """Raises Mistake, one line, for the first field whose annotation does not allow its value.
+
+    A class that changes a default keeps the ranges of the class above it.
+
+    Args:
+      path: where the tree stands; "" for an experiment.
+    """
+    for field in _fields_of(tree):
+        value, where = getattr(tree, field.name), f"{path}.{field.name}".lstrip(".")
+        if _is_node(value):
+            check_fields(value, where)
+            continue
+        for owner in _owners(tree, field.name):
+            check_value(_hint(owner, field.name, ranges=True), value, where)
+
+
+def check_value(annotation, value, where: str) -> None:
+    """Raises Mistake, one line, unless an annotation allows the value."""
+    members = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
+    members, optional = [m for m in members if m is not type(None)], type(None) in members
+    if len(members) > 1 or (optional and value is None):
+        return
+    kind, ranges = members[0], ()
+    if typing.get_origin(kind) is typing.Annotated:
+        kind, *ranges = typing.get_args(kind)
+    either = " or none" * optional
+    if typing.get_origin(kind) is typing.Literal and value not in typing.get_args(kind):
+        valid = map(str, typing.get_args(kind))
+        raise Mistake(f"{where}={value}: {no_such('value', str(value), valid)}")
+    if kind in _NUMBERS and not isinstance(value, _NUMBERS[kind]):
+        raise Mistake(f"{where}={value}: must be {_SCALARS[kind]}{either}")
+    for each in ranges:
+        if not each.allows(value):
+            raise Mistake(f"{where}={value}: must be {each.rule(kind)}{either}")
 
 
 class MissingField(Mistake):
@@ -58,9 +153,10 @@ def expression(tree) -> str:
 def identity(text: str) -> str:
     """What makes an experiment itself, of the text that `expression` wrote: classes and fields.
 
-    Where a class lies is no part of it, so a file that moves orphans no run.
+    Where a class lies is no part of it, so a file that moves orphans no run; nor is how often a
+    run is logged and evaluated, which changes nothing that it learns.
     """
-    return text.partition("\n\n")[2] or text
+    return _LOOKS.sub("", text.partition("\n\n")[2] or text)
 
 
 def _is_node(value) -> bool:
@@ -92,19 +188,30 @@ def _replaced(node, names_on_path: list[str], depth: int, text: str):
     return dataclasses.replace(node, **{name: value})
 
 
+def _is_union(annotation) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
 def _annotation(node, field: dataclasses.Field):
-    """The annotation of a field as an object, also where its module postpones annotations."""
-    owner = next(
-        c for c in type(node).__mro__ if field.name in c.__dict__.get("__annotations__", {})
-    )
-    holder = types.SimpleNamespace(__annotations__={field.name: field.type})
+    """The annotation of a field as an object, without its ranges."""
+    return _hint(_owners(node, field.name)[0], field.name)
+
+
+def _owners(node, name: str) -> list[type]:
+    """The classes that annotate a field, the nearest one first."""
+    return [c for c in type(node).__mro__ if name in c.__dict__.get("__annotations__", {})]
+
+
+def _hint(owner: type, name: str, ranges: bool = False):
+    """What a class annotates a field with, also where its module postpones annotations."""
+    holder = types.SimpleNamespace(__annotations__={name: owner.__annotations__[name]})
     scope = {**vars(sys.modules[owner.__module__]), **vars(owner)}
-    return typing.get_type_hints(holder, globalns=scope)[field.name]
+    return typing.get_type_hints(holder, globalns=scope, include_extras=ranges)[name]
 
 
 def _read(annotation, text: str, where: str, optional: bool = False):
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
+    if _is_union(annotation):
         return _read_union(annotation, text, where)
     if origin is typing.Literal:
         values = {str(value): value for value in arguments}

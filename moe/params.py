@@ -1,12 +1,13 @@
 """What the name of a parameter says: its shape, whether it learns and decays, where it lies.
 
 Parameters are nested dicts of arrays. The capitals that end a name are its shape; `w_` begins the
-name of a matrix; what lies under a key "state" moves by rules, never by gradients.
+name of a matrix; what lies under a key "state" moves by rules, never by gradients: `state` reads
+it and `with_state` writes it.
 """
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.traverse_util
 import jax
@@ -17,10 +18,27 @@ STATE = "state"
 WHOLE = ("router", "null")  # parameters under these keys lie whole on every device: all read them
 
 
+class Size(NamedTuple):
+    """How many of a letter a part of an experiment has; a mesh that splits the letter divides it.
+
+    Attributes:
+      what: how a mistake names it, as "model.moe.num_experts=8".
+    """
+
+    what: str
+    letter: str
+    value: int
+
+
 def names(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
     """The path of each leaf, as "params/layers/w_in_EDF", in the order of jax.tree.leaves."""
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)]
     return [_name(path) for path in paths]
+
+
+def nested(named: dict[str, Any]) -> Any:
+    """The nested dict whose leaves have these names."""
+    return flax.traverse_util.unflatten_dict(named, sep="/")
 
 
 def _name(path: tuple) -> str:
@@ -51,13 +69,23 @@ def split_state(params: Params) -> tuple[Params, Params]:
     """Splits parameters into what gradients move and what lies under a key "state"."""
     flat = flax.traverse_util.flatten_dict(params, keep_empty_nodes=True)
     learned = {path: leaf for path, leaf in flat.items() if STATE not in path}
-    state = {path: leaf for path, leaf in flat.items() if STATE in path}
-    return tuple(map(flax.traverse_util.unflatten_dict, (learned, state)))
+    fixed = {path: leaf for path, leaf in flat.items() if STATE in path}
+    return tuple(map(flax.traverse_util.unflatten_dict, (learned, fixed)))
 
 
-def merge_state(learned: Params, state: Params) -> Params:
+def state(params: Params) -> Params:
+    """What moves by rules, of the parameters of one part; {} where nothing does."""
+    return params.get(STATE, {})
+
+
+def with_state(params: Params, **moved: Any) -> Params:
+    """The parameters of one part with these leaves of its state made or moved."""
+    return {**params, STATE: {**state(params), **moved}}
+
+
+def merge_state(learned: Params, fixed: Params) -> Params:
     """Undoes `split_state`."""
-    flat = (flax.traverse_util.flatten_dict(p, keep_empty_nodes=True) for p in (learned, state))
+    flat = (flax.traverse_util.flatten_dict(p, keep_empty_nodes=True) for p in (learned, fixed))
     return flax.traverse_util.unflatten_dict({**next(flat), **next(flat)})
 
 

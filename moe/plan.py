@@ -1,4 +1,4 @@
-"""Who reads which token: the router's contract and the plans that it returns.
+"""What a token comes with, and the plans: who reads which token.
 
 Token choice follows GShard (arXiv 2006.16668), expert choice arXiv 2202.09368, soft mixing
 arXiv 2308.00951. A plan says nothing of how tokens travel: that is a dispatcher's work.
@@ -10,7 +10,18 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from moe.registry import Mistake
+
+@flax.struct.dataclass
+class Tokens:
+    """What a batch says of its tokens beside their hidden states.
+
+    Attributes:
+      id_BL: their ids.
+      label_BL: a human label of each (`data.label`), or None where there is none.
+    """
+
+    id_BL: jax.Array
+    label_BL: jax.Array | None = None
 
 
 @flax.struct.dataclass
@@ -22,6 +33,15 @@ class Choices:
 
     expert_TK: jax.Array
     gate_TK: jax.Array
+
+    def only(self, kept_TK: jax.Array, E: int) -> "Choices":
+        """The same plan with those choices alone; the others are not made."""
+        expert_TK = jnp.where(kept_TK, self.expert_TK, E)
+        return Choices(expert_TK, jnp.where(kept_TK, self.gate_TK, 0))
+
+    def first(self, E: int) -> "Choices":
+        """The plan of the first E experts; choices of others are not made."""
+        return self.only(self.expert_TK < E, E)
 
     def assigned_TE(self, T: int, E: int) -> jax.Array:
         """How many of its K choices each token gives each expert (float32)."""
@@ -41,6 +61,10 @@ class Slots:
 
     token_EC: jax.Array
     gate_EC: jax.Array
+
+    def first(self, E: int) -> "Slots":
+        """The plan of the first E experts."""
+        return Slots(self.token_EC[..., :E, :], self.gate_EC[..., :E, :])
 
     def assigned_TE(self, T: int, E: int) -> jax.Array:
         """How many of its slots each expert gives each token (float32)."""
@@ -62,6 +86,10 @@ class Mix:
     dispatch_TEC: jax.Array
     combine_TEC: jax.Array
 
+    def first(self, E: int) -> "Mix":
+        """The plan of the first E experts."""
+        return Mix(self.dispatch_TEC[..., :E, :], self.combine_TEC[..., :E, :])
+
     def assigned_TE(self, T: int, E: int) -> jax.Array:
         """The share of each expert's slots that is made of each token (float32)."""
         del T, E
@@ -74,9 +102,3 @@ Plan = Choices | Slots | Mix
 def capacity(capacity_factor: float, T: int, K: float, E: int) -> int:
     """Slots per expert: ceil(capacity_factor * T * K / E), at most T (assignments counted)."""
     return min(T, math.ceil(capacity_factor * T * K / E - 1e-9))
-
-
-def check_capacity(path: str, capacity_factor: float) -> None:
-    """Raises Mistake unless the capacity factor is a number > 0."""
-    if not 0 < capacity_factor < float("inf"):
-        raise Mistake(f"{path}.capacity_factor={capacity_factor}: must be a number > 0")

@@ -1,4 +1,4 @@
-"""Named parts of an experiment, and typed changes to a tree of frozen dataclasses by dotted path.
+"""Names of parts: what stands behind each, its summary and paper, and the nearest to a wrong one.
 
 The standard library only: the command lists and completes names without importing JAX.
 """

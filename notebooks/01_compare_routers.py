@@ -92,7 +92,7 @@ from experiments.runner.request import Request
 from experiments.runner.run import run
 
 asked = Request("dense_topk_hash", WORKDIR, ARMS, seeds=SEEDS, overrides=[f"train.steps={STEPS}"])
-run(asked, on_log=LiveCurves())
+run(asked, on_log=LiveCurves("dense_topk_hash"))
 
 # %% [markdown]
 # ## What came out

@@ -43,7 +43,7 @@ def test_live_curves_are_one_picture_that_is_replaced():
 import sys
 sys.path.insert(0, "../")
 from experiments.figures.live import LiveCurves
-curves = LiveCurves(every_s=0)
+curves = LiveCurves("dense_topk_hash", every_s=0)
 for step in (1, 2):
     curves("dense", 0, {"kind": "train", "tokens": step, "nats": 3.0})
     curves("dense", 0, {"kind": "eval", "tokens": step, "val_loss": 3.0})

@@ -207,7 +207,7 @@ def test_the_example_router_runs():
     layer = MoE(num_experts=4, router=code(README, "class Position")["Position"]())
     params = layer.init(jax.random.key(0), 8, 16)
     x_BLD = np.ones((1, 8, 8), np.float32)
-    _, aux = layer(params, x_BLD, np.zeros((1, 8), np.int32), None)
+    _, aux = layer(params, x_BLD)
     np.testing.assert_array_equal(aux.counts.load_E, [2, 2, 2, 2])
 
 

@@ -62,6 +62,7 @@ def _case(one: Shape, group: int):
     import jax
 
     from moe.dispatch.einsum import Einsum
+    from moe.experts.contract import Pool
 
     experts, params, x_TD = layer_inputs(one, one.F, one.E, "float32")
     x_GTD = x_TD.reshape(one.T // group, group, one.D)
@@ -69,7 +70,7 @@ def _case(one: Shape, group: int):
 
     def run(factor, params, x_GTD, plans):
         def serve(plan, x_TD):
-            return Einsum(factor, group)(plan, x_TD, experts, params, one.E)[0]
+            return Einsum(factor, group)(plan, x_TD, Pool(params, experts, one.E))[0]
 
         return jax.vmap(serve)(plans, x_GTD)
 
@@ -129,7 +130,7 @@ def _plot(rows: list[dict], path: pathlib.Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from experiments.figures.palette import SETTINGS, SPARE, SPARE_MARKERS
+    from experiments.figures.palette import MARKERS, SERIES, SETTINGS
 
     sizes = [row["group"] for row in rows]
     with pyplot.rc_context(SETTINGS):
@@ -138,9 +139,9 @@ def _plot(rows: list[dict], path: pathlib.Path) -> None:
             for skew, line in (("uniform", "-"), ("zipf", "--")):
                 rates = [100 * row["drop_rate"][skew][f"{factor:g}"] for row in rows]
                 label = f"factor {factor:g}" if skew == "uniform" else None
-                left.plot(sizes, rates, line + SPARE_MARKERS[i], color=SPARE[i], label=label, ms=4)
+                left.plot(sizes, rates, line + MARKERS[i], color=SERIES[i], label=label, ms=4)
         left.set_title("Dropped assignments (%): even load solid, Zipf dashed")
-        right.plot(sizes, [row["ratio"] for row in rows], "-o", color=SPARE[0], ms=4)
+        right.plot(sizes, [row["ratio"] for row in rows], "-o", color=SERIES[0], ms=4)
         right.set_title("Forward and backward over the dense layer's")
         right.set_ylim(bottom=0)
         for axes in (left, right):

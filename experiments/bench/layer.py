@@ -144,18 +144,16 @@ def _mechanism(dispatch, one: Shape, plan, dtype: str) -> Case:
     import jax
 
     from moe.dispatch.parallel import serve
+    from moe.experts.contract import Pool
 
     experts, params, x_TD = layer_inputs(one, one.F, one.E, dtype)
     G = dispatch.groups(one.T)
     lead = (one.T,) if G == 1 else (G, one.T // G)
 
-    def group(params, plan, x_TD):
-        return dispatch(plan, x_TD, experts, params, one.E)
-
     def run(params, x_TD, gate_TK, plan):
         made = plan.replace(gate_TK=gate_TK)
         made, x = jax.tree.map(lambda a: a.reshape(*lead, a.shape[1]), (made, x_TD))
-        return serve(group, params, made, x, G, dispatch.tokenwise)
+        return serve(dispatch, made, x, Pool(params, experts, one.E), G)
 
     stats = jax.jit(run)(params, x_TD, plan.gate_TK, plan)[1]
     dropped = float(stats.dropped_K.sum() / stats.load_E.sum())
@@ -188,7 +186,7 @@ def _plot(rows: list[dict], path: pathlib.Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from experiments.figures.palette import SPARE
+    from experiments.figures.palette import SERIES
 
     cases = list(dict.fromkeys((tuple(row["shape"]), row["skew"]) for row in rows))
     names = [n for n in dict.fromkeys(row["mechanism"] for row in rows) if n != "matmul"]
@@ -197,7 +195,7 @@ def _plot(rows: list[dict], path: pathlib.Path) -> None:
         mine = {(tuple(r["shape"]), r["skew"]): r["peak"] for r in rows if r["mechanism"] == name}
         places = [c + (i - len(names) / 2 + 0.5) * 0.8 / len(names) for c in range(len(cases))]
         heights = [mine.get(case, 0.0) for case in cases]
-        axes.bar(places, heights, 0.72 / len(names), label=name, color=SPARE[i % len(SPARE)])
+        axes.bar(places, heights, 0.72 / len(names), label=name, color=SERIES[i % len(SERIES)])
     labels = [f"D={s[1]} F={s[2]}\nE={s[3]} k={s[4]}, {skew}" for s, skew in cases]
     axes.set_xticks(range(len(cases)), labels)
     axes.set_ylabel("useful FLOP/s over those of\na plain matrix product")

@@ -97,10 +97,11 @@ def _optimizer(experiment) -> Callable:
     import optax
 
     from moe.params import split_state
+    from moe.plan import Tokens
 
     model = experiment.model
     ids = jnp.zeros((1, experiment.data.sequence_length), jnp.int32)
-    params = jax.jit(lambda key: model.init(key, ids, None, ids)["params"])(jax.random.key(0))
+    params = jax.jit(lambda key: model.init(key, Tokens(ids, ids))["params"])(jax.random.key(0))
     params, _ = split_state(params)
     transformation = experiment.optimizer.transformation(experiment.train.steps)
 
@@ -136,6 +137,7 @@ def _moe(experiment, x_BLD) -> dict[str, Callable]:
     import jax
     import jax.numpy as jnp
 
+    from moe.experts.contract import Pool
     from moe.params import split_state
 
     model = experiment.model
@@ -164,7 +166,7 @@ def _moe(experiment, x_BLD) -> dict[str, Callable]:
 
     def served(experts, x_GTD, plans):
         def group(plan, x_TD):
-            return moe.dispatch(plan, x_TD, moe.experts, experts, own)[0]
+            return moe.dispatch(plan, x_TD, Pool(experts, moe.experts, own))[0]
 
         if G == 1:
             return group(jax.tree.map(lambda a: a[0], plans), x_GTD[0])

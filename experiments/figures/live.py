@@ -4,24 +4,31 @@ import io
 import time
 from collections import defaultdict
 
+from experiments.figures.palette import SETTINGS, style
+from moe import registry
+
+Points = list[tuple[int, float]]
+
 
 class LiveCurves:
-    """Give it to `runner.run.run` as on_log; draws training and held-out loss per arm."""
+    """Takes the rows of runs, as on_log; draws training and held-out loss per arm."""
 
-    def __init__(self, every_s: float = 2.0):
-        """Redraws at most once in `every_s` seconds, and at the end of each run."""
+    def __init__(self, study: str, every_s: float = 2.0):
+        """Draws arms of the study in the colours of its report, at most once in `every_s` seconds
+        and after each evaluation.
+        """
+        self.arms = registry.lookup("study", study)
         self.every_s = every_s
-        self.train: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        self.held_out: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        self.train: dict[tuple[str, int], Points] = defaultdict(list)
+        self.held_out: dict[tuple[str, int], Points] = defaultdict(list)
         self._last, self._display = 0.0, None
 
     def __call__(self, arm: str, seed: int, row: dict) -> None:
         """Takes one row of a run."""
-        name = f"{arm}, seed {seed}"
         if row["kind"] == "train":
-            self.train[name].append((row["tokens"], row["nats"]))
+            self.train[arm, seed].append((row["tokens"], row["nats"]))
         elif row["kind"] == "eval":
-            self.held_out[name].append((row["tokens"], row["val_loss"]))
+            self.held_out[arm, seed].append((row["tokens"], row["val_loss"]))
         else:
             return
         if time.monotonic() - self._last > self.every_s or row["kind"] == "eval":
@@ -42,14 +49,18 @@ class LiveCurves:
 
     def figure(self):
         """The matplotlib figure: lines are training loss, points are held-out loss."""
+        import matplotlib
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(7, 3.6), layout="constrained")
-        axes = figure.subplots()
-        for i, (name, points) in enumerate(self.train.items()):
-            axes.plot(*zip(*points, strict=True), color=f"C{i}", alpha=0.6, label=name)
-            if self.held_out[name]:
-                axes.plot(*zip(*self.held_out[name], strict=True), "o", color=f"C{i}")
-        axes.set(xlabel="training tokens", ylabel="nats per token")
-        axes.legend(fontsize="small")
+        with matplotlib.rc_context(SETTINGS):
+            figure = Figure(figsize=(7, 3.6), layout="constrained")
+            axes = figure.subplots()
+            for (arm, seed), points in self.train.items():
+                colour, marker = style(self.arms, arm)
+                label = f"{arm}, seed {seed}"
+                axes.plot(*zip(*points, strict=True), color=colour, alpha=0.6, label=label)
+                if found := self.held_out[arm, seed]:
+                    axes.plot(*zip(*found, strict=True), marker, color=colour, ms=4)
+            axes.set(xlabel="training tokens", ylabel="nats per token")
+            axes.legend(fontsize="small")
         return figure

@@ -1,251 +1,283 @@
-"""Aggregates the runs of a study into the one record that every page, table and figure shows."""
+"""Compares the arms of a study: the one record that every page, table and figure shows."""
 
+import dataclasses
 import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from experiments.report import statistics
 from experiments.report.curves import curves
-from experiments.results.runs import DIVERGED, FINISHED, UNFINISHED, Runs, finite
+from experiments.results.record import (
+    BASELINE,
+    COMPLETE,
+    DIVERGED,
+    INCOMPLETE,
+    MISSING,
+    NO_BASELINE,
+    Arm,
+    Comparison,
+    Difference,
+    Peak,
+    Routers,
+    Share,
+    Summary,
+)
+from experiments.results.result import Result, finite
+from experiments.results.runs import DIVERGED as RUN_DIVERGED
+from experiments.results.runs import FINISHED, UNFINISHED, Runs
+from experiments.studies.contract import Scale
+from moe.analysis import load
 
-TOTAL = "dense_total"  # dense twin with the parameters of the sparse arms
-LEARNED = "top1"  # learned router that the hash arms are measured against
-HASH = "hash"  # arms whose name starts so route by a fixed table
-SPARSE_STATS = ("load_entropy", "max_violation", "drop_rate", "dead_experts")
-MATCHED = 0.01  # relative tolerance within which FLOPs count as equal
+Arms = Mapping[str, Arm]
+Name = TypeVar("Name")
 
 
-def aggregate(runs: Runs) -> dict:
-    """The content of results.json: numbers only; sentences are added by the report.
+def compare(runs: Runs) -> Comparison:
+    """The content of results.json.
 
     Deterministic: the same files give the same record, and measured times appear only under keys
     named "timing". Losses are in nats per token, intervals at 95 %.
     """
-    study = runs.study
-    names = list(dict.fromkeys([*study["arms"], *(run.arm for run in runs.runs)]))
-    names.sort(key=lambda arm: arm != study["baseline"])
-    arms = {arm: _arm(arm, runs) for arm in names}
-    record = {
-        "study": study["study"],
-        "size": study["size"],
-        "question": study["question"],
-        "baseline": study["baseline"],
-        "seeds": study["seeds"],
-        "overrides": study.get("overrides", []),
-        "arm_order": names,
-        "arms": arms,
-        "baselines": _baselines(runs),
-        "environment": _environment(runs),
-        "problems": list(runs.problems),
-    }
-    _compare(record)
-    _compare_desks(record)
-    _contrast(record)
-    for arm in names:
-        arms[arm]["position"] = _share(arms, study["baseline"], arm, TOTAL)
-        if arm.startswith(HASH):
-            arms[arm]["hash_share"] = _share(arms, study["baseline"], arm, LEARNED)
-    return record
+    declared = runs.declared
+    names = dict.fromkeys([declared.baseline, *declared.arms, *(run.arm for run in runs.runs)])
+    known = {*declared.arms, *(run.arm for run in runs.runs)}
+    arms = {name: _arm(name, runs) for name in names if name in known}
+    arms = _to_baseline(arms, declared.baseline)
+    arms = _by_desk(arms, declared.baseline)
+    arms = _contrasted(arms, runs)
+    arms = {name: _placed(arms, arm, declared.scales) for name, arm in arms.items()}
+    return Comparison(
+        declared=declared,
+        arms={name: arms[name] for name in sorted(arms, key=lambda name: _rank(arms[name]))},
+        baselines=_baselines(runs),
+        environment=_environment(runs),
+        problems=runs.problems,
+    )
 
 
-def _arm(arm: str, runs: Runs) -> dict:
-    results = runs.finished(arm)
-    diverged = runs.seeds(arm, DIVERGED)
-    unfinished = runs.seeds(arm, UNFINISHED)
-    planned = runs.study["seeds"] if arm in runs.study["arms"] else []
-    absent = [seed for seed in planned if seed not in [*results, *diverged, *unfinished]]
+def _rank(arm: Arm) -> int:
+    """The baseline, arms of its cost and those of no known cost, then arms at other FLOPs."""
+    return int(arm.flops_ratio is not None and not arm.matched)
+
+
+def _arm(name: str, runs: Runs) -> Arm:
+    declared, results = runs.declared, runs.finished(name)
+    diverged = runs.seeds(name, RUN_DIVERGED)
+    unfinished = runs.seeds(name, UNFINISHED)
+    planned = declared.seeds if name in declared.arms else ()
+    absent = tuple(s for s in planned if s not in {*results, *diverged, *unfinished})
     whole = {} if diverged else results  # the mean over the survivors of a divergence misleads
-    first = next(iter(results.values()), {})
-    desks = list(dict.fromkeys(desk for result in whole.values() for desk in result["desk_loss"]))
-    record = {
-        "description": runs.study["arms"].get(arm, "not listed in study.json"),
-        "status": _status(results, diverged, [*unfinished, *absent]),
-        "seeds_finished": list(results),
-        "seeds_diverged": diverged,
-        "seeds_unfinished": unfinished,
-        "seeds_absent": absent,
-        "val_loss": _over_seeds(results, lambda result: result["val_loss"]),
-        "val_bits_per_byte": _over_seeds(whole, lambda result: result["val_bits_per_byte"]),
-        "desk_loss": {
-            desk: _over_seeds(whole, lambda result, desk=desk: result["desk_loss"].get(desk))
+    desks = dict.fromkeys(desk for result in whole.values() for desk in result.desk_loss)
+    first = next(iter(results.values()), None)
+    same = ("params_total", "params_active", "flops_per_token", "tokens", "steps")
+    parts = ("desk_tokens", "params_by_part", "flops_by_part")
+    return Arm(
+        name=name,
+        description=declared.arms.get(name, "not listed in study.json"),
+        status=_status(results, diverged, [*unfinished, *absent]),
+        seeds_finished=tuple(results),
+        seeds_diverged=diverged,
+        seeds_unfinished=unfinished,
+        seeds_absent=absent,
+        val_loss=_over_seeds(results, lambda result: result.val_loss),
+        val_bits_per_byte=_over_seeds(whole, lambda result: result.val_bits_per_byte),
+        desk_loss={
+            desk: _over_seeds(whole, lambda result, desk=desk: result.desk_loss.get(desk))
             for desk in desks
         },
-        "desk_tokens": first.get("desk_tokens", {}),
-        "router": _router(results),
-        "curve": curves(arm, runs),
-        "timing": _timing(results),
-    }
-    for key in ("params_total", "params_active", "flops_per_token", "tokens", "steps"):
-        record[key] = first.get(key)
-    for key in ("params_by_part", "flops_by_part"):
-        record[key] = first.get(key, {})
-    return record
+        router=_router(results),
+        curve=curves(name, runs),
+        timing=_timing(results),
+        **{key: getattr(first, key, None) for key in same},
+        **{key: getattr(first, key, {}) for key in parts},
+    )
 
 
-def _status(results: dict, diverged: list, open_seeds: list) -> str:
+def _status(results: Mapping, diverged: Iterable[int], open_seeds: Iterable[int]) -> str:
     if diverged:
-        return "diverged"
+        return DIVERGED
     if not results:
-        return "missing"
-    return "incomplete" if open_seeds else "complete"
+        return MISSING
+    return INCOMPLETE if open_seeds else COMPLETE
 
 
-def _over_seeds(results: dict[int, dict], value) -> dict:
+def _over_seeds(results: Mapping[int, Result], value: Callable[[Result], float | None]) -> Summary:
     values = {seed: value(result) for seed, result in results.items()}
     return statistics.summary({seed: v for seed, v in values.items() if v is not None})
 
 
-def _router(results: dict[int, dict]) -> dict | None:
+def _router(results: Mapping[int, Result]) -> Routers | None:
     """Means over seeds per MoE layer; the loads are those of one seed, as experts have no order."""
-    routed = {seed: r["router"] for seed, r in results.items() if r["router"] is not None}
+    routed = {seed: r.router for seed, r in results.items() if r.router is not None}
     if not routed:
         return None
     shown = min(routed)
+    metrics = {}
+    for name in routed[shown].metrics:
+        if all(name in router.metrics for router in routed.values()):
+            columns = zip(*(router.metrics[name] for router in routed.values()), strict=True)
+            metrics[name] = tuple(math.fsum(column) / len(routed) for column in columns)
     router = routed[shown]
-    record = {"layers": router["layers"], "num_experts": router["num_experts"]}
-    for key in SPARSE_STATS:
-        columns = zip(*(one[key] for one in routed.values()), strict=True)
-        record[key] = [math.fsum(column) / len(routed) for column in columns]
-    peak = {"share": 0.0}
-    for desk, rows in router["desk_load"].items():
-        for layer, load in zip(router["layers"], rows, strict=True):
-            if max(load) > peak["share"]:
-                expert = load.index(max(load))
-                peak = {"share": max(load), "desk": desk, "layer": layer, "expert": expert}
-    shown_loads = {"load": router["load"], "desk_load": router["desk_load"], "peak": peak}
-    causal = {key: router.get(key, True) for key in ("causal", "causal_in_training")}
-    return record | shown_loads | {"shown_seed": shown, **causal}
+    return Routers(
+        causal=router.causal,
+        causal_in_training=router.causal_in_training,
+        layers=tuple(router.layers),
+        num_experts=router.num_experts,
+        metrics=metrics,
+        load=router.load,
+        desk_load=router.desk_load,
+        peak=_peak(router),
+        shown_seed=shown,
+    )
 
 
-def _timing(results: dict[int, dict]) -> dict:
-    keys = dict.fromkeys(key for result in results.values() for key in result["timing"])
+def _peak(router: load.RouterLoad) -> Peak:
+    peak = Peak()
+    for desk, rows in router.desk_load.items():
+        for layer, row in zip(router.layers, rows, strict=True):
+            if max(row) > peak.share:
+                peak = Peak(max(row), desk, layer, row.index(max(row)))
+    return peak
+
+
+def _timing(results: Mapping[int, Result]) -> dict[str, float | None]:
+    keys = dict.fromkeys(key for result in results.values() for key in result.timing)
     means = {}
     for key in keys:
-        values = [result["timing"].get(key) for result in results.values()]
-        numbers = [value for value in values if finite(value)]
+        numbers = [r.timing[key] for r in results.values() if finite(r.timing.get(key))]
         means[key] = math.fsum(numbers) / len(numbers) if numbers else None
     return means
 
 
-def _baselines(runs: Runs) -> dict:
+def _baselines(runs: Runs) -> dict[str, Any]:
     """Count-based baselines on the same held-out text; bits per byte by the runs' own ratio."""
     for run in runs.runs:
-        found = (run.result or {}).get("baselines") or {}
-        if run.status != FINISHED or not found:
+        if run.status != FINISHED or not run.result.baselines:
             continue
-        ratio = run.result["val_bits_per_byte"] / run.result["val_loss"]
+        found = run.result.baselines
+        ratio = run.result.val_bits_per_byte / run.result.val_loss
         bits = {
             key.replace("_nats", "_bits_per_byte"): found[key] * ratio
             for key in ("unigram_nats", "fivegram_nats")
             if finite(found.get(key))
         }
-        return found | bits
+        return dict(found) | bits
     return {}
 
 
-def _environment(runs: Runs) -> dict:
+def _environment(runs: Runs) -> dict[str, Any]:
     """Each recorded version once; a list where the runs differ."""
     seen: dict[str, list] = {}
     for run in runs.runs:
-        for key, value in (run.result or {}).get("environment", {}).items():
+        for key, value in (run.result.environment if run.result else {}).items():
             if value not in seen.setdefault(key, []):
                 seen[key].append(value)
     return {key: values[0] if len(values) == 1 else values for key, values in seen.items()}
 
 
-def _by_seed(summary: dict) -> dict[int, float]:
-    return {int(seed): value for seed, value in summary["by_seed"].items()}
-
-
-def _compare(record: dict) -> None:
-    """Adds `difference`, `verdict` and `flops_ratio` to every arm, Holm over the arms."""
-    arms, baseline = record["arms"], record["baseline"]
+def _to_baseline(arms: Arms, baseline: str) -> dict[str, Arm]:
+    """With difference, verdict and ratio of FLOPs of every arm; Holm over the arms."""
     base = arms.get(baseline)
-    for arm, entry in arms.items():
-        other = base if base and arm != baseline else None
-        entry["difference"] = other and _paired(entry, other)
-        flops = (entry["flops_per_token"], base and base["flops_per_token"])
-        entry["flops_ratio"] = flops[0] / flops[1] if flops[0] and flops[1] else None
-        entry["verdict"] = _verdict(arm, entry, baseline)
-    _add_holm({arm: entry["difference"] for arm, entry in arms.items()})
+    differences = {
+        name: None if base is None or name == baseline else _paired(arm, base)
+        for name, arm in arms.items()
+    }
+    differences = _corrected(differences)
+    found = {}
+    for name, arm in arms.items():
+        flops = (arm.flops_per_token, base and base.flops_per_token)
+        found[name] = dataclasses.replace(
+            arm,
+            difference=differences[name],
+            flops_ratio=flops[0] / flops[1] if flops[0] and flops[1] else None,
+            verdict=_verdict(arm, differences[name], baseline),
+        )
+    return found
 
 
-def _paired(entry: dict, other: dict) -> dict | None:
+def _paired(arm: Arm, other: Arm) -> Difference | None:
     """Paired difference of validation losses; None when either arm had a diverged run."""
-    if entry["seeds_diverged"] or other["seeds_diverged"]:
+    if arm.seeds_diverged or other.seeds_diverged:
         return None
-    return statistics.paired(_by_seed(entry["val_loss"]), _by_seed(other["val_loss"]))
+    return statistics.paired(arm.val_loss.by_seed, other.val_loss.by_seed)
 
 
-def _verdict(arm: str, entry: dict, baseline: str) -> str:
-    if entry["status"] in ("diverged", "missing"):
-        return entry["status"]
-    if arm == baseline:
-        return "baseline"
-    return entry["difference"]["verdict"] if entry["difference"] else "no baseline"
+def _verdict(arm: Arm, difference: Difference | None, baseline: str) -> str:
+    if arm.status in (DIVERGED, MISSING):
+        return arm.status
+    if arm.name == baseline:
+        return BASELINE
+    return difference.verdict if difference else NO_BASELINE
 
 
-def _add_holm(differences: dict) -> None:
-    present = {name: one for name, one in differences.items() if one is not None}
-    adjusted = statistics.holm({name: one["p"] for name, one in present.items()})
+def _corrected(differences: Mapping[Name, Difference | None]) -> dict[Name, Difference | None]:
+    """The same with Holm's correction over all of them."""
+    adjusted = statistics.holm({name: one.p for name, one in differences.items() if one})
     tested = sum(p is not None for p in adjusted.values())
-    for name, one in present.items():
-        one |= {"p_holm": adjusted[name], "comparisons": tested}
+    return {
+        name: one and dataclasses.replace(one, p_holm=adjusted[name], comparisons=tested)
+        for name, one in differences.items()
+    }
 
 
-def _compare_desks(record: dict) -> None:
-    """Adds `desk_difference` to every arm; Holm over all arms and desks together."""
-    arms, baseline = record["arms"], record["baseline"]
-    differences = {}
-    for arm, entry in arms.items():
-        entry["desk_difference"] = {}
-        for desk, summary in entry["desk_loss"].items():
-            base = arms.get(baseline, {}).get("desk_loss", {}).get(desk)
-            if base is None or arm == baseline:
-                continue
-            one = statistics.paired(_by_seed(summary), _by_seed(base))
-            entry["desk_difference"][desk] = differences[arm, desk] = one
-    _add_holm(differences)
+def _by_desk(arms: Arms, baseline: str) -> dict[str, Arm]:
+    """With the differences on each desk; Holm over all arms and desks together."""
+    base = arms[baseline].desk_loss if baseline in arms else {}
+    differences = {
+        (name, desk): statistics.paired(summary.by_seed, base[desk].by_seed)
+        for name, arm in arms.items()
+        for desk, summary in arm.desk_loss.items()
+        if name != baseline and desk in base
+    }
+    differences = _corrected(differences)
+    return {
+        name: dataclasses.replace(
+            arm,
+            desk_difference={desk: one for (a, desk), one in differences.items() if a == name},
+        )
+        for name, arm in arms.items()
+    }
 
 
-def _contrast(record: dict) -> None:
-    """Adds `difference_to_learned` to every hash arm; Holm over the hash arms."""
-    arms = record["arms"]
-    differences = {}
-    for arm, entry in arms.items():
-        if arm.startswith(HASH) and LEARNED in arms:
-            one = _paired(entry, arms[LEARNED])
-            entry["difference_to_learned"] = differences[arm] = one
-    _add_holm(differences)
+def _contrasted(arms: Arms, runs: Runs) -> dict[str, Arm]:
+    """With the contrasts of the study; Holm over those of one name."""
+    found = {name: {} for name in arms}
+    for family in dict.fromkeys(one.name for one in runs.declared.contrasts):
+        pairs = {
+            one.arm: _paired(arms[one.arm], arms[one.against])
+            for one in runs.declared.contrasts
+            if one.name == family and one.arm in arms and one.against in arms
+        }
+        for name, difference in _corrected(pairs).items():
+            found[name][family] = difference
+    return {name: dataclasses.replace(arm, contrasts=found[name]) for name, arm in arms.items()}
 
 
-def _share(arms: dict, baseline: str, arm: str, end: str) -> dict | None:
-    """(L_baseline - L_arm) / (L_baseline - L_end) with Fieller's interval, or the reason why not.
+def _placed(arms: Arms, arm: Arm, scales: Iterable[Scale]) -> Arm:
+    """With its place on each scale; an arm that a scale leaves out by name has no such key."""
+    named = [scale for scale in scales if not scale.arms or arm.name in scale.arms]
+    return dataclasses.replace(arm, scales={s.name: _share(arms, arm.name, s) for s in named})
 
-    None for the two arms that define the scale and where one is not in the study. Position p has
-    end = dense_total (evidence C10), hash share s has end = top1 (C18).
+
+def _share(arms: Arms, name: str, scale: Scale) -> Share | None:
+    """(L_start - L_arm) / (L_start - L_end) with Fieller's interval, or the reason why not.
+
+    None for the two arms that define the scale and where its end is not in the study.
     """
-    if arm in (baseline, end) or end not in arms:
+    if not scale.places(name) or scale.end not in arms:
         return None
-    undefined = {"value": None, "low": None, "high": None, "n": 0}
-    for name in (baseline, end, arm):
-        if name not in arms or arms[name]["status"] == "missing":
-            return undefined | {"reason": f"{name} has no finished run"}
-        if arms[name]["status"] == "diverged":
-            return undefined | {"reason": f"a run of {name} diverged"}
-    losses = {name: _by_seed(arms[name]["val_loss"]) for name in (baseline, arm, end)}
+    for one in (scale.start, scale.end, name):
+        if one not in arms or arms[one].status == MISSING:
+            return Share(0, reason=f"{one} has no finished run")
+        if arms[one].status == DIVERGED:
+            return Share(0, reason=f"a run of {one} diverged")
+    losses = {one: arms[one].val_loss.by_seed for one in (scale.start, name, scale.end)}
     shared = sorted(set.intersection(*map(set, losses.values())))
     if len(shared) < 2:
-        return undefined | {"n": len(shared), "reason": "fewer than two seeds that all three share"}
+        return Share(len(shared), reason="fewer than two seeds that all three share")
     top, bottom = (
-        {seed: losses[baseline][seed] - losses[name][seed] for seed in shared}
-        for name in (arm, end)
+        {seed: losses[scale.start][seed] - losses[one][seed] for seed in shared}
+        for one in (name, scale.end)
     )
-    ratio = statistics.fieller(top, bottom)
-    if ratio is None:
-        reason = f"{end} is not below {baseline} beyond seed noise"
-        return undefined | {"n": len(shared), "reason": reason}
-    return ratio | {"reason": None}
-
-
-def matched(entry: dict) -> bool:
-    """True when an arm's forward FLOPs per token are those of the baseline within 1 %."""
-    return entry["flops_ratio"] is not None and abs(entry["flops_ratio"] - 1) <= MATCHED
+    reason = f"{scale.end} is not below {scale.start} beyond seed noise"
+    return statistics.fieller(top, bottom) or Share(len(shared), reason=reason)

@@ -5,11 +5,11 @@ import textwrap
 from pathlib import Path
 
 from experiments.figures import draw
-from experiments.report import findings
 from experiments.report import table as tables
-from experiments.report.caveats import caveats
-from experiments.report.compare import aggregate
-from experiments.report.page import page
+from experiments.report.compare import compare
+from experiments.report.page.page import page
+from experiments.report.told import Told, tell
+from experiments.results.record import Comparison
 from experiments.results.runs import read
 
 RESULTS, SUMMARY, PAGE, FIGURES = "results.json", "results.md", "report.html", "figures"
@@ -22,48 +22,42 @@ def report(directory: str | Path) -> Path:
     study.json cannot be used or no run has finished. The same files give the same report.
     """
     directory = Path(directory)
-    record = _record(directory)
-    (directory / RESULTS).write_text(_json(record), encoding="utf-8")
-    (directory / SUMMARY).write_text(_markdown(record), encoding="utf-8")
-    drawings = draw.draw(record, directory / FIGURES)
+    comparison = compare(read(directory))
+    said = tell(comparison)
+    (directory / RESULTS).write_text(_json(comparison, said), encoding="utf-8")
+    (directory / SUMMARY).write_text(_markdown(comparison, said), encoding="utf-8")
+    drawings = draw.draw(comparison, directory / FIGURES)
     path = directory / PAGE
-    path.write_text(page.page(record, drawings), encoding="utf-8")
+    path.write_text(page(comparison, said, drawings), encoding="utf-8")
     return path
 
 
 def table(directory: str | Path) -> str:
     """The table for a terminal, with the headline and what is not in it; raises as `report`."""
-    record = _record(Path(directory))
-    notes = [f"Not in the table: {line}" for line in record["open_runs"] + record["problems"]]
-    wrapped = [textwrap.fill(line, 96) for line in [*record["headline"], *notes]]
-    return tables.terminal(record) + "\n\n" + "\n".join(wrapped)
+    comparison = compare(read(Path(directory)))
+    said = tell(comparison)
+    notes = [f"Not in the table: {line}" for line in said.missing]
+    wrapped = [textwrap.fill(line, 96) for line in [*said.headline, *notes]]
+    return tables.terminal(comparison) + "\n\n" + "\n".join(wrapped)
 
 
-def _record(directory: Path) -> dict:
-    record = aggregate(read(directory))
-    return record | {
-        "headline": findings.headline(record),
-        "findings": findings.findings(record),
-        "caveats": caveats(record),
-        "open_runs": findings.open_runs(record),
-    }
-
-
-def _json(record: dict) -> str:
-    text = json.dumps(record, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+def _json(comparison: Comparison, said: Told) -> str:
+    content = comparison.content() | said._asdict()
+    text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     return text + "\n"
 
 
-def _markdown(record: dict) -> str:
+def _markdown(comparison: Comparison, said: Told) -> str:
     """The table, what the data say, and the limits, as one Markdown page."""
-    lines = [f"# {record['study']}, size {record['size']}", "", record["question"], ""]
-    lines += [*record["headline"], "", tables.markdown(record), ""]
-    notes = [f"{column.title}: {column.note}." for column in tables.COLUMNS[1:]]
+    declared = comparison.declared
+    lines = [f"# {declared.study}, size {declared.size}", "", declared.question, ""]
+    lines += [*said.headline, "", tables.markdown(comparison), ""]
+    notes = [f"{column.title}: {column.note}." for column in tables.columns(comparison)[1:]]
     lines += [" ".join(notes), ""]
     sections = (
-        ("What the data say", record["findings"]),
-        ("Caveats", record["caveats"]),
-        ("Not in the table", record["open_runs"] + record["problems"]),
+        ("What the data say", said.findings),
+        ("Caveats", said.caveats),
+        ("Not in the table", said.missing),
     )
     for title, entries in sections:
         if entries:

@@ -2,7 +2,17 @@
 
 import itertools
 import math
+from collections.abc import Mapping
 
+from experiments.results.record import (
+    HIGHER,
+    LOWER,
+    ONE_SEED,
+    UNCLEAR,
+    Difference,
+    Share,
+    Summary,
+)
 from moe.registry import Mistake
 
 CONFIDENCE = 0.95
@@ -10,10 +20,8 @@ THRESHOLD_SDS = 2.0  # a difference counts beyond this many paired-seed standard
 EXACT_RESAMPLES = 50_000  # enumerate every bootstrap sample up to here (six seeds), draw above
 DRAWN_RESAMPLES = 20_000
 
-LOWER, HIGHER, UNCLEAR, ONE_SEED = "lower", "higher", "not told apart", "one seed"
 
-
-def summary(value_by_seed: dict[int, float]) -> dict:
+def summary(value_by_seed: Mapping[int, float]) -> Summary:
     """Mean and sample standard deviation over seeds; `sd` is None below two, `mean` below one.
 
     Values must be finite: a diverged run is the caller's to name, never a number to average.
@@ -22,15 +30,17 @@ def summary(value_by_seed: dict[int, float]) -> dict:
     if not all(math.isfinite(value) for value in values):
         raise Mistake(f"value_by_seed={value_by_seed}: every value must be finite")
     mean = math.fsum(values) / len(values) if values else None
-    return {
-        "n": len(values),
-        "mean": mean,
-        "sd": _sd(values) if len(values) > 1 else None,
-        "by_seed": {str(seed): value_by_seed[seed] for seed in sorted(value_by_seed)},
-    }
+    return Summary(
+        n=len(values),
+        mean=mean,
+        sd=_sd(values) if len(values) > 1 else None,
+        by_seed={seed: value_by_seed[seed] for seed in sorted(value_by_seed)},
+    )
 
 
-def paired(value_by_seed: dict[int, float], base_by_seed: dict[int, float]) -> dict | None:
+def paired(
+    value_by_seed: Mapping[int, float], base_by_seed: Mapping[int, float]
+) -> Difference | None:
     """Difference to a baseline over the seeds that both have; None when they share none.
 
     `low, high` is the t interval of the mean paired difference and decides; `bootstrap_low,
@@ -41,29 +51,33 @@ def paired(value_by_seed: dict[int, float], base_by_seed: dict[int, float]) -> d
     shared = sorted(set(value_by_seed) & set(base_by_seed))
     if not shared:
         return None
-    record = summary({seed: value_by_seed[seed] - base_by_seed[seed] for seed in shared})
-    differences = list(record["by_seed"].values())
+    found = summary({seed: value_by_seed[seed] - base_by_seed[seed] for seed in shared})
+    differences = list(found.by_seed.values())
     low, high = t_interval(differences) or (None, None)
     bootstrap_low, bootstrap_high = bootstrap_interval(differences) or (None, None)
-    record |= {
-        "low": low,
-        "high": high,
-        "bootstrap_low": bootstrap_low,
-        "bootstrap_high": bootstrap_high,
-        "threshold": None if record["sd"] is None else THRESHOLD_SDS * record["sd"],
-        "p": t_test(differences),
-    }
-    return record | {"verdict": verdict(record)}
+    return Difference(
+        n=found.n,
+        mean=found.mean,
+        sd=found.sd,
+        by_seed=found.by_seed,
+        low=low,
+        high=high,
+        bootstrap_low=bootstrap_low,
+        bootstrap_high=bootstrap_high,
+        threshold=None if found.sd is None else THRESHOLD_SDS * found.sd,
+        p=t_test(differences),
+        verdict=verdict(found, low, high),
+    )
 
 
-def verdict(record: dict) -> str:
+def verdict(found: Summary, low: float | None, high: float | None) -> str:
     """`lower`, `higher`, `not told apart` or `one seed`, by the rule that `paired` states."""
-    if record["sd"] is None:
+    if found.sd is None:
         return ONE_SEED
-    beyond = abs(record["mean"]) > record["threshold"]
-    if not beyond or record["low"] <= 0.0 <= record["high"]:
+    beyond = abs(found.mean) > THRESHOLD_SDS * found.sd
+    if not beyond or low <= 0.0 <= high:
         return UNCLEAR
-    return LOWER if record["mean"] < 0 else HIGHER
+    return LOWER if found.mean < 0 else HIGHER
 
 
 def t_interval(values: list[float]) -> tuple[float, float] | None:
@@ -114,7 +128,7 @@ def bootstrap_interval(values: list[float]) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def holm(p_by_name: dict) -> dict:
+def holm(p_by_name: Mapping) -> dict:
     """Holm's step-down adjusted p values; names whose p is None are not counted and stay None."""
     tested = sorted((p, name) for name, p in p_by_name.items() if p is not None)
     adjusted, largest = dict.fromkeys(p_by_name), 0.0
@@ -124,7 +138,7 @@ def holm(p_by_name: dict) -> dict:
     return adjusted
 
 
-def fieller(top_by_seed: dict[int, float], bottom_by_seed: dict[int, float]) -> dict | None:
+def fieller(top_by_seed: Mapping[int, float], bottom_by_seed: Mapping[int, float]) -> Share | None:
     """Ratio of two paired means with Fieller's 95 % interval, over the seeds that both have.
 
     None when the ratio is undefined: fewer than two shared seeds, or a denominator whose own
@@ -134,23 +148,19 @@ def fieller(top_by_seed: dict[int, float], bottom_by_seed: dict[int, float]) -> 
     """
     shared = sorted(set(top_by_seed) & set(bottom_by_seed))
     bottom = paired({seed: bottom_by_seed[seed] for seed in shared}, dict.fromkeys(shared, 0.0))
-    if bottom is None or bottom["verdict"] != HIGHER:
+    if bottom is None or bottom.verdict != HIGHER:
         return None
     tops = [top_by_seed[seed] for seed in shared]
     bottoms = [bottom_by_seed[seed] for seed in shared]
-    n, a, b = len(shared), math.fsum(tops) / len(shared), bottom["mean"]
+    n, a, b = len(shared), math.fsum(tops) / len(shared), bottom.mean
     scale = t_quantile(n - 1) ** 2 / (n * (n - 1))
     aa = scale * math.fsum((top - a) ** 2 for top in tops)
     bb = scale * math.fsum((low - b) ** 2 for low in bottoms)
     ab = scale * math.fsum((t - a) * (u - b) for t, u in zip(tops, bottoms, strict=True))
     square, cross, constant = b * b - bb, a * b - ab, a * a - aa
     root = math.sqrt(max(0.0, cross * cross - square * constant))
-    return {
-        "n": n,
-        "value": a / b,
-        "low": (cross - root) / square,
-        "high": (cross + root) / square,
-    }
+    low, high = (cross - root) / square, (cross + root) / square
+    return Share(n=n, value=a / b, low=low, high=high)
 
 
 def _sd(values: list[float]) -> float:

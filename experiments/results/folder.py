@@ -4,9 +4,8 @@ import dataclasses
 import pathlib
 from typing import Any
 
+RESULT, METRICS = "result.json", "metrics.jsonl"
 ELSEWHERE = "checkpoints.txt"  # in the folder of a run whose checkpoints are not there
-
-
 DIVERGED = "diverged.txt"  # in the folder of a run that stopped for a number that is not finite
 
 
@@ -27,6 +26,10 @@ class Task:
     def directory(self, seed: int) -> pathlib.Path:
         """Where the run of that seed lives."""
         return self.workdir / self.arm / f"seed{seed}"
+
+    def finished(self, seed: int) -> bool:
+        """Whether the run of that seed has come to its end."""
+        return (self.directory(seed) / RESULT).exists()
 
     def checkpoint_directory(self, seed: int) -> str | None:
         """Where its checkpoints go, if not into its own folder."""

@@ -19,10 +19,7 @@ class Progress:
 
         self._prices = {task.arm: price for task, price in zip(tasks, prices, strict=True)}
         self._steps = {
-            (task.arm, seed): 0
-            for task in tasks
-            for seed in task.seeds
-            if not (task.directory(seed) / "result.json").exists()
+            (task.arm, seed): 0 for task in tasks for seed in task.seeds if not task.finished(seed)
         }
         self._length = {task.arm: task.experiment.train.steps for task in tasks}
         self.stopped: dict[tuple[str, int], int] = {}  # run -> the step that it saved

@@ -2,14 +2,13 @@
 
 import contextlib
 import dataclasses
-import json
-import pathlib
 from collections.abc import Callable
 
+from experiments.results.declaration import Declaration
 from experiments.results.folder import ELSEWHERE, Task
 from experiments.runner import together, workers
 from experiments.runner.request import Request
-from moe import fields, files, registry
+from moe import fields, files
 from moe.devices.mesh import in_use
 from moe.devices.processes import is_first
 from moe.registry import Mistake
@@ -40,7 +39,10 @@ def run(request: Request, on_log: Callable[[str, int, dict], None] | None = None
     with contextlib.ExitStack() as held:
         if is_first():
             held.enter_context(files.hold(workdir, called="--workdir"))
-            _write_study(request)
+            asked = Declaration.of(
+                request.study, request.size, request.arms, request.seeds, request.overrides
+            )
+            asked.write(workdir)
         if mesh is not None:
             held.enter_context(in_use(mesh))
             on_log = on_log or (lambda arm, seed, row: None)
@@ -83,7 +85,7 @@ def _same_experiment(task: Task, seed: int) -> None:
 def _same_checkpoints(task: Task, seed: int) -> None:
     """Raises Mistake when an unfinished run has its checkpoints in another place."""
     directory = task.directory(seed)
-    if not (directory / "experiment.txt").exists() or (directory / "result.json").exists():
+    if not (directory / "experiment.txt").exists() or task.finished(seed):
         return
     note, here = directory / ELSEWHERE, directory / "checkpoints"
     there = note.read_text(encoding="utf-8").strip() if note.exists() else None
@@ -92,39 +94,3 @@ def _same_checkpoints(task: Task, seed: int) -> None:
             f"--checkpoints={task.checkpoints or ''}: {directory} has its checkpoints in "
             f"{there or here}; go on there, or choose another --workdir"
         )
-
-
-def _write_study(request: Request) -> None:
-    """Adds this call's arms and seeds to study.json; refuses another study or size."""
-    study, path = registry.lookup("study", request.study), request.workdir / "study.json"
-    record = {
-        "study": request.study,
-        "size": request.size,
-        "question": study.question,
-        "baseline": study.baseline,
-        "overrides": list(request.overrides),
-    }
-    before = _study_there(path)
-    for key, value in record.items():
-        if key in before and before[key] != value:
-            raise Mistake(
-                f"{path}: {key} is {before[key]!r} there, {value!r} asked; choose another --workdir"
-            )
-    known = [arm for arm, _ in study.arms if arm in request.arms or arm in before.get("arms", {})]
-    record["arms"] = {arm: dict(study.arms)[arm] for arm in known}
-    record["seeds"] = sorted({*request.seeds, *before.get("seeds", [])})
-    files.write(path, json.dumps(record, indent=1) + "\n")
-
-
-def _study_there(path: pathlib.Path) -> dict:
-    """What study.json says; raises Mistake, one line, when that is of no use."""
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        dict(found["arms"]), sorted({0, *found["seeds"]})
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise Mistake(
-            f"{path}: is damaged ({type(error).__name__}: {error}); repair or remove it"
-        ) from error
-    return found

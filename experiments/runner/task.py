@@ -2,11 +2,11 @@
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Callable
 from typing import Any
 
 from experiments.results.folder import DIVERGED, ELSEWHERE, Task
+from experiments.results.result import Result
 from moe import fields, files
 from moe.environment import environment, peak_memory
 
@@ -22,7 +22,7 @@ def run_task(
     from moe.devices.processes import agreed, is_first
     from moe.training.loop import Stopped
 
-    missing = agreed([not (task.directory(s) / "result.json").exists() for s in task.seeds])
+    missing = agreed([not task.finished(s) for s in task.seeds])
     todo = [seed for seed, wanted in zip(task.seeds, missing, strict=True) if wanted]
     if not todo or stop():
         return
@@ -77,40 +77,39 @@ def run_one(
         place = task.checkpoint_directory(seed)
         trained = train(experiment, dataset, directory, text, on_log, stop, watch, place)
         if is_first():
-            result = _result(task, experiment, dataset, trained)
-            files.write(directory / "result.json", json.dumps(result, indent=1) + "\n")
+            _result(task, experiment, dataset, trained).write(directory)
     on_log({"kind": "finished", "message": clock.line(trained.seconds)})
 
 
-def _result(task: Task, experiment: Any, dataset: Any, trained: Any) -> dict:
+def _result(task: Task, experiment: Any, dataset: Any, trained: Any) -> Result:
     from moe.analysis import ngram
     from moe.cost import account
     from moe.devices.sharding import in_words
     from moe.training import clock
     from moe.training.loop import utilisation
 
-    account, evaluation = account.account(experiment), trained.evaluation
+    cost, evaluation = account.account(experiment), trained.evaluation
     tokens_per_step = experiment.train.batch * experiment.data.sequence_length
-    return {
-        "study": task.study,
-        "size": task.size,
-        "arm": task.arm,
-        "seed": experiment.seed,
-        "val_loss": evaluation.val_loss,
-        "val_bits_per_byte": evaluation.val_bits_per_byte,
-        "desk_loss": evaluation.desk_loss,
-        "desk_tokens": dict(zip(evaluation.desks, evaluation.tokens_Y.tolist(), strict=True)),
-        "params_total": account.params_total,
-        "params_active": account.params_active,
-        "params_by_part": account.params_by_part,
-        "flops_per_token": account.flops_per_token,
-        "flops_by_part": account.flops_by_part,
-        "tokens": experiment.train.steps * tokens_per_step,
-        "steps": experiment.train.steps,
-        "router": evaluation.router(experiment.model),
-        "hash": _hash_report(experiment.model, trained, dataset.corpus),
-        "baselines": ngram.baselines(dataset),
-        "timing": {
+    return Result(
+        study=task.study,
+        size=task.size,
+        arm=task.arm,
+        seed=experiment.seed,
+        val_loss=evaluation.val_loss,
+        val_bits_per_byte=evaluation.val_bits_per_byte,
+        desk_loss=evaluation.desk_loss,
+        desk_tokens=dict(zip(evaluation.desks, evaluation.tokens_Y.tolist(), strict=True)),
+        params_total=cost.params_total,
+        params_active=cost.params_active,
+        params_by_part=cost.params_by_part,
+        flops_per_token=cost.flops_per_token,
+        flops_by_part=cost.flops_by_part,
+        tokens=experiment.train.steps * tokens_per_step,
+        steps=experiment.train.steps,
+        router=evaluation.router(experiment.model),
+        hash=_hash_report(experiment.model, trained, dataset.corpus),
+        baselines=ngram.baselines(dataset),
+        timing={
             "wall_s": trained.wall_s,
             "compile_s": trained.compile_s,
             "step_s": trained.step_s,
@@ -120,8 +119,8 @@ def _result(task: Task, experiment: Any, dataset: Any, trained: Any) -> dict:
             "goodput": clock.goodput(trained.seconds),
             "mfu": utilisation(experiment, tokens_per_step / trained.step_s),
         },
-        "environment": environment(dataset.fingerprint, in_words()),
-    }
+        environment=environment(dataset.fingerprint, in_words()),
+    )
 
 
 def _hash_report(model: Any, trained: Any, corpus: Any) -> list[dict | None]:
@@ -130,13 +129,14 @@ def _hash_report(model: Any, trained: Any, corpus: Any) -> list[dict | None]:
 
     from moe.analysis import drift
     from moe.model.depth import map_routers
+    from moe.params import state
     from moe.routers.hash import Hash
 
     found = [None] * len(model.routers)
 
     def look(params, n):
         if isinstance(model.routers[n], Hash):
-            table_VK = np.asarray(params["state"]["expert_VK"])
+            table_VK = np.asarray(state(params)["expert_VK"])
             load_E = trained.evaluation.load_YNE.sum(axis=0)[n]
             found[n] = drift.report(model.routers[n].key, table_VK, corpus, load_E)
         return params

@@ -5,7 +5,9 @@ scaling laws (2202.01169). All arms but dense_total cost the same FLOPs per toke
 attention, router and head counted.
 """
 
-from experiments.studies.contract import Study
+from experiments.studies.contract import Caveat, Contrast, Scale, Study
+
+TABLES = ("hash_random", "hash_balanced")  # the arms that route by a fixed table
 
 
 def build(arm: str, size: str):
@@ -54,4 +56,45 @@ STUDY = Study(
     sizes=("tiny", "small", "base"),
     seeds=(0, 1, 2),
     build=build,
+    contrasts=tuple(
+        Contrast(
+            name="difference_to_learned",
+            title="Fixed against learned routing",
+            arm=arm,
+            against="top1",
+            claim="a fixed table from token to expert ends no higher than a learned router",
+            source="2106.04426",
+        )
+        for arm in TABLES
+    ),
+    scales=(
+        Scale(
+            name="position",
+            title="Position between dense (0) and dense_total (1)",
+            start="dense",
+            end="dense_total",
+        ),
+        Scale(
+            name="hash_share",
+            title="Share of top1's gain over dense that a fixed table keeps",
+            start="dense",
+            end="top1",
+            arms=TABLES,
+        ),
+    ),
+    caveats=(
+        Caveat(
+            "The hash arms have no learned gate on their experts' outputs, so part of their "
+            "distance to the learned routers is the gate, not the choice of expert.",
+            TABLES,
+        ),
+        Caveat(
+            "Hash arms differ between desks only as far as the words of the desks differ.", TABLES
+        ),
+        Caveat(
+            "dense_total bounds what the parameters could give; it is not a rival at equal cost.",
+            ("dense_total",),
+        ),
+    ),
+    colours=("top1", "top2", "hash_random", "hash_balanced", "dense_total"),
 )

@@ -166,10 +166,14 @@ def read_arrays(
     step: int,
     wanted: Any,
     leaves: dict,
-    partial: bool = False,
 ) -> Any:
-    """Restores the wanted leaves and verifies them; raises Damaged in every process or in none."""
+    """Restores the wanted leaves and verifies them; raises Damaged in every process or in none.
+
+    Args:
+      leaves: what the record says of all that are there.
+    """
     restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
+    partial = len(jax.tree.leaves(wanted)) < len(leaves)
     items = ocp.args.PyTreeRestore(wanted, restore_args, partial_restore=partial)
     why, found = "", None
     try:

@@ -1,6 +1,5 @@
 """Parameters of a checkpoint, for analysis."""
 
-import functools
 import os
 from typing import Any
 
@@ -8,6 +7,7 @@ import jax
 
 from moe.checkpoint import places
 from moe.checkpoint.format import Damaged, open_orbax, read_arrays, read_record
+from moe.params import nested
 from moe.registry import Mistake
 
 
@@ -36,17 +36,11 @@ def restore_params(directory: str | os.PathLike, step: int | str | None = None) 
             raise Mistake(f"{place}: step={chosen}: no such checkpoint (valid: {shown})")
         record = read_record(orbax, place, chosen)
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        params: dict = {}
-        for name in (*record["leaves"], *record["empty"]):
-            if name.startswith("params/"):
-                *parents, last = name.split("/")[1:]
-                node = functools.reduce(lambda node, key: node.setdefault(key, {}), parents, params)
-                node[last] = {}
-                if name in record["leaves"]:
-                    leaf = record["leaves"][name]
-                    node[last] = jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"], sharding=here)
-        wanted = {"params": params}
-        return read_arrays(orbax, place, chosen, wanted, record["leaves"], partial=True)["params"]
+        state: dict = dict.fromkeys(record["empty"], {})
+        for name, leaf in record["leaves"].items():
+            state[name] = jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"], sharding=here)
+        wanted = {"params": nested(state)["params"]}
+        return read_arrays(orbax, place, chosen, wanted, record["leaves"])["params"]
     except Damaged as error:
         raise Mistake(f"{place}: damaged ({error}); name another step") from error
     finally:

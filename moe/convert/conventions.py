@@ -8,14 +8,14 @@ ceil(capacity_factor * T * K / E) slots. `docs/conventions.md` holds both tables
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 
-from moe.plan import capacity, check_capacity
+from moe.fields import Above, AtLeast, check_value
+from moe.plan import capacity
 from moe.registry import Mistake, no_such
-from moe.routers.parts.losses import check_weight
 
 # The load-balance loss at perfect balance, before its coefficient, as a function of E and K.
 BALANCED: dict[str, Callable[[int, int], float]] = {
@@ -85,7 +85,7 @@ LOAD_BALANCE = {
     "deepseek": LoadBalance("1", "sum", "all", "sequence", "arXiv 2412.19437 eq. 17-20"),
     "maxtext": LoadBalance("K", "mean", "all", "sequence", "maxtext layers/moe.py"),
     "flaxformer": LoadBalance(
-        "K", "mean", "all", "group", "flaxformer moe/plan.py, t5x contrib/moe/models.py"
+        "K", "mean", "all", "group", "flaxformer moe/routing.py, t5x contrib/moe/models.py"
     ),
     "vmoe": LoadBalance("1", "sum", "first", "group", "vmoe nn/routing.py, nn/vit_moe.py"),
     "levanter": LoadBalance("1/K", "sum", "all", "device", "levanter models/mixtral.py"),
@@ -177,7 +177,7 @@ def load_balance_weight(system: str, coefficient: float, E: int, K: int, layers:
     Raises Mistake for an unknown system and for a coefficient that is no number >= 0.
     """
     convention = _find(system, LOAD_BALANCE)
-    check_weight("conventions", "coefficient", coefficient)
+    check_value(Annotated[float, AtLeast(0)], coefficient, "conventions.coefficient")
     factor = layers if convention.over_layers == "sum" else 1
     return coefficient * BALANCED[convention.balanced](E, K) * factor
 
@@ -188,7 +188,7 @@ def slots(system: str, factor: float, T: int, E: int, K: int) -> int:
     Raises Mistake for an unknown system and for a factor that is no number > 0.
     """
     convention = _find(system, CAPACITY)
-    check_capacity("conventions", factor)
+    check_value(Annotated[float, Above(0)], factor, "conventions.capacity_factor")
     return convention.slots(factor, T, E, K)
 
 

@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and bytes of an experiment by formula, and widths that match them.
+"""Parameters, FLOPs and bytes of an experiment by formula.
 
 A multiply-add is two FLOPs; only matrix products count. Attention is counted as it is computed,
 over the full square of positions. tests/cost/test_cost.py checks the formulas against compiled HLO.

@@ -1,9 +1,10 @@
 """Which text a batch is made of: the fields of an experiment's `data`."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from moe.data.sources.contract import Folder, Packages, Tfds, parse
+from moe.fields import AtLeast
 from moe.registry import Mistake
 
 DESKS = ("drama", "scripture", "geography", "code", "languages")
@@ -34,11 +35,11 @@ class Data:
     """
 
     tokenizer: Literal["bpe", "bytes"] = "bpe"
-    sequence_length: int = 128
-    held_out_windows: int = 64
+    sequence_length: Annotated[int, AtLeast(1)] = 128
+    held_out_windows: Annotated[int, AtLeast(1)] = 64
     label: Literal["desk", "class", "frequency", "word"] = "desk"
     source: str = "packages"
-    max_documents: int | None = None
+    max_documents: Annotated[int, AtLeast(1)] | None = None
 
     @property
     def text(self) -> Packages | Folder | Tfds:
@@ -53,16 +54,7 @@ class Data:
 
     def check(self, path: str, vocab_size: int) -> None:
         """Raises Mistake, one line that starts with `path` or with model.vocab_size."""
-        if self.tokenizer not in ("bpe", "bytes"):
-            raise Mistake(f"{path}.tokenizer={self.tokenizer}: unknown; valid: bpe, bytes")
-        for field in ("sequence_length", "held_out_windows"):
-            value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise Mistake(f"{path}.{field}={value}: must be an int >= 1")
         parse(self.source, f"{path}.source")
-        limit = self.max_documents
-        if limit is not None and (not isinstance(limit, int) or limit < 1):
-            raise Mistake(f"{path}.max_documents={limit}: must be none or an int >= 1")
         low, high = (258, 65536) if self.tokenizer == "bpe" else (257, 257)
         if not isinstance(vocab_size, int) or not low <= vocab_size <= high:
             rule = f"in [{low}, {high}]" if low < high else f"{low}, each byte and the end,"

@@ -11,6 +11,7 @@ from moe.data.data import Data
 from moe.data.prepare import prepare, root
 from moe.data.sources.documents import Document
 from moe.data.token_files import Split, Tokens
+from moe.fields import check_fields
 from moe.registry import Mistake
 
 THREADS = 2  # that read ahead of the consumer
@@ -41,6 +42,7 @@ def load(
 
     `given` takes the place of the source. Raises Mistake with one line.
     """
+    check_fields(data, "data")
     data.check("data", vocab_size)
     return Dataset(prepare(data, vocab_size, root(data_dir), given), data)
 

@@ -9,9 +9,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from moe.devices.sharding import AXES, TABLE
 from moe.registry import Mistake, no_such
 
-AXES = ("data", "fsdp", "expert", "tensor")
 LARGEST = 2**20  # devices
 
 
@@ -73,44 +73,11 @@ def parse(text: str) -> Mesh:
 
 def obstacle(mesh: Mesh, experiment: Any) -> str | None:
     """The first reason why the experiment cannot run on the mesh, or None."""
-    model, train = experiment.model, experiment.train
-    rows, parts = train.batch // train.accumulate, mesh.batch_parts
-    cut = f"train.batch={train.batch}"
-    if train.accumulate > 1:
-        cut += f" in {train.accumulate} microbatches of {rows}"
-    needs = [
-        (rows, cut, parts, "data * fsdp * expert"),
-        (model.model_width, f"model.model_width={model.model_width}", mesh.fsdp, "fsdp"),
-        (model.vocab_size, f"model.vocab_size={model.vocab_size}", mesh.tensor, "tensor"),
-    ]
-    heads = model.attention.num_heads
-    needs.append((heads, f"model.attention.num_heads={heads}", mesh.tensor, "tensor"))
-    if len(model.moe_layers) < model.num_layers:
-        needs.append((model.ffn.width, f"model.ffn.width={model.ffn.width}", mesh.tensor, "tensor"))
-    if model.moe is not None:
-        needs += _layer_needs(mesh, model.moe, experiment.tokens_per_call)
-    for value, what, over, axes in needs:
-        if value % over:
-            return f"{what} must be divisible by {axes}={over}"
+    for what, letter, size in experiment.sizes():
+        over = math.prod(getattr(mesh, axis) for axis in TABLE[letter])
+        if size % over:
+            return f"{what} must be divisible by {' * '.join(TABLE[letter])}={over}"
     return None
-
-
-def _layer_needs(mesh: Mesh, moe: Any, tokens: int) -> list[tuple[int, str, int, str]]:
-    path, E, width = "model.moe", moe.num_experts, moe.experts.width
-    needs = [(E, f"{path}.num_experts={E}", mesh.expert, "expert")]
-    needs.append((width, f"{path}.experts.width={width}", mesh.tensor, "tensor"))
-    if moe.shared is not None:
-        shared = moe.shared.ffn.width
-        needs.append((shared, f"{path}.shared.ffn.width={shared}", mesh.tensor, "tensor"))
-    if not moe.splits_experts:
-        name = type(moe).__name__
-        needs.append((1, f"the one part of the experts of {path}={name}", mesh.expert, "expert"))
-        needs.append((1, f"the one part of the experts of {path}={name}", mesh.tensor, "tensor"))
-    if not moe.tokenwise:
-        groups = moe.dispatch.groups(tokens)
-        what = f"{path}.dispatch.group_size={moe.dispatch.group_size}: {groups} groups of a batch"
-        needs.append((groups, what, mesh.batch_parts, "data * fsdp * expert"))
-    return needs
 
 
 def _factorizations(count: int, axes: int = 4) -> Iterator[tuple[int, ...]]:

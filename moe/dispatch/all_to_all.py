@@ -27,9 +27,9 @@ class AllToAll(Limited):
     first, and within a choice the later tokens.
     """
 
-    def exchange(self, plan, x_TD, experts, params, E, size):
+    def exchange(self, plan, x_TD, pool, size):
         """Computes y_TD of this device's tokens."""
-        T, K, own = x_TD.shape[0], plan.expert_TK.shape[1], E // size
+        T, K, E, own = x_TD.shape[0], plan.expert_TK.shape[1], pool.E, pool.E // size
         # Devices are to rows what experts are in `gather`: E and more is nobody's device.
         to_device = plan.replace(expert_TK=plan.expert_TK // own)
         # A token may have several experts on one device, so the cap is T * K and not T.
@@ -44,10 +44,10 @@ class AllToAll(Limited):
             return jax.lax.all_to_all(a, EXPERT, 0, 0, tiled=True)
 
         theirs = Choices(swap(expert_R)[:, None], jnp.ones((size * C, 1), jnp.float32))
-        served_RD, stats = self.local(theirs, swap(sent_RD), experts, params, own)
+        served_RD, stats = self.local(theirs, swap(sent_RD), dataclasses.replace(pool, E=own))
         back_RD = swap(served_RD)
         gate_TK = jnp.where(plan.expert_TK < E, plan.gate_TK, 0)
         y_TD = combine_rows(back_RD, gate_TK, token_R, rank_R, row_TK)
         left_TK = (row_TK >= size * C) & (plan.expert_TK < E)
-        rest_TD, dropped_K = self.answer(left_TK, plan, x_TD, experts, params, E, size)
+        rest_TD, dropped_K = self.answer(left_TK, plan, x_TD, pool, size)
         return y_TD + rest_TD, Stats(load(plan, E), dropped_K, stats.slots_used)

@@ -8,7 +8,7 @@ devices: a token's row of D numbers crosses it 2 (P - 1) times by `ragged`, what
 import dataclasses
 import functools
 import sys
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 
@@ -18,8 +18,8 @@ from moe.dispatch.contract import Dispatch
 from moe.dispatch.overflow import Exact
 from moe.dispatch.ragged import Ragged
 from moe.dispatch.ragged_all_to_all import RaggedAllToAll
+from moe.fields import Above
 from moe.plan import Choices
-from moe.registry import Mistake
 
 
 class Choice(NamedTuple):
@@ -37,7 +37,7 @@ class Auto(Dispatch):
       room: the exchanges' capacity factor; what does not fit takes the slower exact path.
     """
 
-    room: float = 1.5
+    room: Annotated[float, Above(0)] = 1.5
 
     def choose(self, K: float, platform: str) -> Choice:
         """The choice for K choices of a token on the mesh in use; 0 for plans of other kinds."""
@@ -54,25 +54,19 @@ class Auto(Dispatch):
             return Choice(AllToAll(self.room, Exact()), cost)
         return Choice(RaggedAllToAll(self.room, Exact()), cost)
 
-    def __call__(self, plan, x_TD, experts, params, E):
+    def __call__(self, plan, x_TD, pool):
         """Computes y_TD with the chosen dispatcher."""
-        return self._chosen(plan)(plan, x_TD, experts, params, E)
+        return self._chosen(plan)(plan, x_TD, pool)
 
-    def exchange(self, plan, x_TD, experts, params, E, size):
+    def exchange(self, plan, x_TD, pool, size):
         """Computes y_TD of this device's tokens with the chosen dispatcher."""
-        return self._chosen(plan).exchange(plan, x_TD, experts, params, E, size)
+        return self._chosen(plan).exchange(plan, x_TD, pool, size)
 
     def _chosen(self, plan) -> Dispatch:
         K = plan.expert_TK.shape[1] if isinstance(plan, Choices) else 0
         choice = self.choose(K, jax.default_backend())
         _say(f"dispatch auto: {explain(choice)}")
         return choice.dispatch
-
-    def check(self, path, tokens):
-        """Raises Mistake unless 0 < room."""
-        del tokens
-        if not 0 < self.room < float("inf"):
-            raise Mistake(f"{path}.room={self.room}: must be a number > 0")
 
 
 def explain(choice: Choice) -> str:

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from moe.devices.sharding import EXPERT
-from moe.experts.contract import Experts, batched_product
-from moe.params import Params
-from moe.plan import Mix, Plan, Slots, check_capacity
+from moe.experts.contract import Experts, Pool, batched_product
+from moe.params import Params, Size
+from moe.plan import Plan, Slots
 from moe.registry import Mistake
 
 
@@ -53,21 +53,19 @@ class Dispatch(Protocol):
         del E
         return params
 
-    def __call__(
-        self, plan: Plan, x_TD: jax.Array, experts: Experts, params: Params, E: int
-    ) -> tuple[jax.Array, Stats]:
+    def __call__(self, plan: Plan, x_TD: jax.Array, pool: Pool) -> tuple[jax.Array, Stats]:
         """Returns y_TD in the dtype of x_TD; tokens that no expert serves get 0."""
         ...
 
     def exchange(
-        self, plan: Plan, x_TD: jax.Array, experts: Experts, params: Params, E: int, size: int
+        self, plan: Plan, x_TD: jax.Array, pool: Pool, size: int
     ) -> tuple[jax.Array, Stats]:
-        """The same on one of `size` devices that share the experts: params are those of its own.
+        """The same on one of `size` devices that share the experts and hold the params of theirs.
 
         Unless said otherwise, the rows of each expert travel to its device and back.
         """
         del size
-        return self(plan, x_TD, Elsewhere(experts), params, E)
+        return self(plan, x_TD, elsewhere(pool))
 
     def overhead(self, T: int, K: int, E: int, D: int) -> float:
         """Matrix-product FLOPs per token that move tokens, forward, T tokens in all.
@@ -76,6 +74,11 @@ class Dispatch(Protocol):
         """
         del T, K, E, D
         return 0.0
+
+    def sizes(self, path: str, tokens: int) -> tuple[Size, ...]:
+        """What a mesh splits, of the dispatch of that many tokens; nothing, unless said."""
+        del path, tokens
+        return ()
 
     def check(self, path: str, tokens: int) -> None:
         """Raises Mistake, one line that starts with `path`, for impossible fields."""
@@ -93,9 +96,14 @@ class Grouped(Dispatch):
         """Splits T tokens into groups of group_size, or of all T where T is smaller."""
         return max(1, T // self.group_size) if self.group_size else 1
 
+    def sizes(self, path, tokens):
+        """The groups, which stay whole."""
+        groups = self.groups(tokens)
+        what = f"{path}.group_size={self.group_size}: {groups} groups of a batch"
+        return (Size(what, "G", groups),)
+
     def check(self, path, tokens):
-        """Raises Mistake for a bad capacity factor or a group size that does not divide."""
-        check_capacity(path, self.capacity_factor)
+        """Raises Mistake for a group size that does not divide."""
         size = self.group_size
         if size < 0 or (0 < size < tokens and tokens % size):
             raise Mistake(
@@ -120,26 +128,22 @@ class Elsewhere:
         return jax.lax.all_to_all(y_ESD, EXPERT, 1, 0, tiled=True)
 
 
+def elsewhere(pool: Pool) -> Pool:
+    """The pool as one device sees it that holds a part: rows travel to the device of an expert."""
+    return dataclasses.replace(pool, experts=Elsewhere(pool.experts))
+
+
 def no_drops(plan: Plan, T: int, E: int, slots_used: jax.Array | float = 1.0) -> Stats:
     """The statistics of a dispatcher that serves everything."""
     load_E = plan.assigned_TE(T, E).sum(axis=0)
     return Stats(load_E, jnp.zeros(1), jnp.asarray(slots_used, jnp.float32))
 
 
-def mix(plan: Mix, x_TD: jax.Array, experts: Experts, params: Params) -> jax.Array:
-    """y_t = sum_ec combine_tec expert_e(sum_t' dispatch_t'ec x_t'), the soft plan as written."""
-    x_ECD = jnp.einsum("TEC,TD->ECD", plan.dispatch_TEC.astype(x_TD.dtype), x_TD)
-    y_ECD = experts(params, x_ECD)
-    return jnp.einsum("TEC,ECD->TD", plan.combine_TEC.astype(x_TD.dtype), y_ECD)
-
-
-def serve_slots(
-    plan: Slots, x_TD: jax.Array, experts: Experts, params: Params, E: int
-) -> tuple[jax.Array, Stats]:
+def serve_slots(plan: Slots, x_TD: jax.Array, pool: Pool) -> tuple[jax.Array, Stats]:
     """Expert choice: gather each slot's token, apply, add back; empty slots read a zero row."""
     T, D = x_TD.shape
     source_TD = jnp.concatenate([x_TD, jnp.zeros((1, D), x_TD.dtype)])
-    y_ECD = experts(params, jnp.take(source_TD, plan.token_EC, axis=0))
+    y_ECD = pool(jnp.take(source_TD, plan.token_EC, axis=0))
     weighted_ECD = y_ECD * plan.gate_EC[..., None].astype(y_ECD.dtype)
     y_TD = jnp.zeros_like(source_TD).at[plan.token_EC].add(weighted_ECD)[:T]
-    return y_TD, no_drops(plan, T, E, jnp.mean(plan.token_EC < T, dtype=jnp.float32))
+    return y_TD, no_drops(plan, T, pool.E, jnp.mean(plan.token_EC < T, dtype=jnp.float32))

@@ -5,11 +5,14 @@ FLOPs per token, so the group size, not the number of experts, decides whether i
 """
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
-from moe.dispatch.contract import Grouped, Stats, mix
+from moe.dispatch.contract import Grouped, Stats
+from moe.experts.contract import mix
+from moe.fields import Above
 from moe.plan import Choices, Mix, Plan, Slots, capacity
 
 
@@ -24,16 +27,16 @@ class Einsum(Grouped):
       group_size: tokens that are routed together and share slots; 0 is all of them.
     """
 
-    capacity_factor: float = 1.25
+    capacity_factor: Annotated[float, Above(0)] = 1.25
     group_size: int = 256
 
-    def __call__(self, plan, x_TD, experts, params, E):
+    def __call__(self, plan, x_TD, pool):
         """Computes y_TD for one group."""
-        T = x_TD.shape[0]
+        T, E = x_TD.shape[0], pool.E
         masks, dropped_K = self.masks(plan, T, E)
         slots_used = masks.dispatch_TEC.sum() / masks.dispatch_TEC[0].size
         load_E = plan.assigned_TE(T, E).sum(axis=0)
-        return mix(masks, x_TD, experts, params), Stats(load_E, dropped_K, slots_used)
+        return mix(masks, x_TD, pool), Stats(load_E, dropped_K, slots_used)
 
     def masks(self, plan: Plan, T: int, E: int) -> tuple[Mix, jax.Array]:
         """The plan as dense masks over slots, and the drops by choice rank."""

@@ -5,14 +5,18 @@ V-MoE's index dispatch (arXiv 2106.05974) and the "scatter" forms of Switch (210
 """
 
 import dataclasses
+import functools
+from typing import Annotated
 
 import jax.numpy as jnp
 
 from moe.devices import sharding
-from moe.dispatch.contract import Elsewhere, Grouped, Stats, mix, no_drops, serve_slots
+from moe.dispatch.contract import Grouped, Stats, elsewhere, no_drops, serve_slots
 from moe.dispatch.overflow import Drop, Exact, Overflow
 from moe.dispatch.ragged import Ragged
 from moe.dispatch.rows import combine_rows, take_rows
+from moe.experts.contract import mix
+from moe.fields import Above
 from moe.order import owners, slot_rows
 from moe.plan import Mix, Slots, capacity
 from moe.registry import Mistake
@@ -32,42 +36,43 @@ class Gather(Grouped):
         can split.
     """
 
-    capacity_factor: float = 1.25
+    capacity_factor: Annotated[float, Above(0)] = 1.25
     overflow: Overflow = Drop()
     group_size: int = 0
 
-    def __call__(self, plan, x_TD, experts, params, E):
+    def __call__(self, plan, x_TD, pool):
         """Computes y_TD."""
 
         def rest(left, x_TD):
-            return Ragged()(left, x_TD, experts, params, E)[0]
+            return Ragged()(left, x_TD, pool)[0]
 
-        return self._served(plan, x_TD, experts, params, E, rest)
+        return self._served(plan, x_TD, pool, rest)
 
-    def exchange(self, plan, x_TD, experts, params, E, size):
+    def exchange(self, plan, x_TD, pool, size):
         """Sends slots to the devices of their experts; what has none goes as with `ragged`."""
 
         def rest(left, x_TD):
-            return Ragged().exchange(left, x_TD, experts, params, E, size)[0]
+            return Ragged().exchange(left, x_TD, pool, size)[0]
 
-        return self._served(plan, x_TD, Elsewhere(experts), params, E, rest, sharding.batch_axes())
+        return self._served(plan, x_TD, elsewhere(pool), rest, sharding.batch_axes())
 
-    def _served(self, plan, x_TD, experts, params, E, rest, axes=()):
-        T, D = x_TD.shape
+    def _served(self, plan, x_TD, pool, rest, axes=()):
+        (T, D), E = x_TD.shape, pool.E
         if isinstance(plan, Mix):
-            return mix(plan, x_TD, experts, params), no_drops(plan, T, E)
+            return mix(plan, x_TD, pool), no_drops(plan, T, E)
         if isinstance(plan, Slots):
-            return serve_slots(plan, x_TD, experts, params, E)
+            return serve_slots(plan, x_TD, pool)
         K = plan.gate_TK.shape[1]
         C = capacity(self.capacity_factor, T, K, E)
         row_TK = slot_rows(plan, E, C)
         token_R, rank_R = owners(row_TK, E * C)
         x_RD = take_rows(x_TD, token_R, row_TK)
-        y_RD = experts(params, x_RD.reshape(E, C, D)).reshape(E * C, D)
+        y_RD = pool(x_RD.reshape(E, C, D)).reshape(E * C, D)
         gate_TK = jnp.where(plan.expert_TK < E, plan.gate_TK, 0)
         y_TD = combine_rows(y_RD, gate_TK, token_R, rank_R, row_TK)
         left_TK = (row_TK == E * C) & (plan.expert_TK < E)
-        rest_TD, dropped_K = self.overflow(left_TK, plan, x_TD, E, rest, axes)
+        serve = functools.partial(rest, plan.only(left_TK, E))
+        rest_TD, dropped_K = self.overflow(left_TK, x_TD, serve, axes)
         load_E = plan.assigned_TE(T, E).sum(axis=0)
         return y_TD + rest_TD, Stats(load_E, dropped_K, jnp.mean(token_R < T, dtype=jnp.float32))
 

@@ -1,7 +1,7 @@
 """What the dispatchers share that send rows to other devices, where there is room for some."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 
@@ -9,9 +9,9 @@ from moe.devices import sharding
 from moe.dispatch.contract import Dispatch
 from moe.dispatch.overflow import Drop, Overflow
 from moe.dispatch.ragged import Ragged
-from moe.experts.contract import Experts
-from moe.params import Params
-from moe.plan import Choices, check_capacity
+from moe.experts.contract import Pool
+from moe.fields import Above
+from moe.plan import Choices
 from moe.registry import Mistake
 
 
@@ -24,14 +24,14 @@ class Parallel(Dispatch):
 
     local: ClassVar[Dispatch]
 
-    def __call__(self, plan, x_TD, experts, params, E):
+    def __call__(self, plan, x_TD, pool):
         """Computes y_TD as `local` does: here all experts are on one device."""
         if not isinstance(plan, Choices):
             raise Mistake(
                 f"model.moe.dispatch={type(self).__name__}: serves token choice only, and this "
                 f"router returns {type(plan).__name__}; take einsum, gather or ragged"
             )
-        return self.local(plan, x_TD, experts, params, E)
+        return self.local(plan, x_TD, pool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,27 +46,15 @@ class Limited(Parallel):
 
     local: ClassVar[Dispatch] = Ragged()
 
-    capacity_factor: float = 2.0
+    capacity_factor: Annotated[float, Above(0)] = 2.0
     overflow: Overflow = Drop()
 
     def answer(
-        self,
-        left_TK: jax.Array,
-        plan: Choices,
-        x_TD: jax.Array,
-        experts: Experts,
-        params: Params,
-        E: int,
-        size: int,
+        self, left_TK: jax.Array, plan: Choices, x_TD: jax.Array, pool: Pool, size: int
     ) -> tuple[jax.Array, jax.Array]:
         """Outputs of the assignments left_TK that found no room, and drops by choice rank."""
 
-        def serve(left, x_TD):
-            return self.local.exchange(left, x_TD, experts, params, E, size)[0]
+        def serve(x_TD):
+            return self.local.exchange(plan.only(left_TK, pool.E), x_TD, pool, size)[0]
 
-        return self.overflow(left_TK, plan, x_TD, E, serve, sharding.batch_axes())
-
-    def check(self, path, tokens):
-        """Raises Mistake unless 0 < capacity_factor."""
-        del tokens
-        check_capacity(path, self.capacity_factor)
+        return self.overflow(left_TK, x_TD, serve, sharding.batch_axes())

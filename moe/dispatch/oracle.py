@@ -4,7 +4,8 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from moe.dispatch.contract import Dispatch, mix, no_drops
+from moe.dispatch.contract import Dispatch, no_drops
+from moe.experts.contract import mix
 from moe.plan import Mix
 
 
@@ -12,12 +13,12 @@ from moe.plan import Mix
 class Oracle(Dispatch):
     """E times the work; what every other dispatcher is tested against."""
 
-    def __call__(self, plan, x_TD, experts, params, E):
+    def __call__(self, plan, x_TD, pool):
         """Computes y_TD; drops nothing."""
-        T, D = x_TD.shape
+        (T, D), E = x_TD.shape, pool.E
         if isinstance(plan, Mix):
-            return mix(plan, x_TD, experts, params), no_drops(plan, T, E)
-        y_ETD = experts(params, jnp.broadcast_to(x_TD, (E, T, D)))
+            return mix(plan, x_TD, pool), no_drops(plan, T, E)
+        y_ETD = pool(jnp.broadcast_to(x_TD, (E, T, D)))
         y_TD = jnp.einsum("TE,ETD->TD", plan.weight_TE(T, E), y_ETD.astype(jnp.float32))
         return y_TD.astype(x_TD.dtype), no_drops(plan, T, E)
 

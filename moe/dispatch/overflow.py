@@ -7,8 +7,6 @@ from typing import ClassVar, Protocol
 import jax
 import jax.numpy as jnp
 
-from moe.plan import Choices
-
 
 class Overflow(Protocol):
     """Answers the assignments left_TK (bool) that a dispatcher did not serve."""
@@ -18,16 +16,14 @@ class Overflow(Protocol):
     def __call__(
         self,
         left_TK: jax.Array,
-        plan: Choices,
         x_TD: jax.Array,
-        E: int,
-        serve: Callable[[Choices, jax.Array], jax.Array],
+        serve: Callable[[jax.Array], jax.Array],
         axes: tuple[str, ...] = (),
     ) -> tuple[jax.Array, jax.Array]:
         """Returns their outputs, weighted and summed into y_TD, and the drops by choice rank.
 
         Args:
-          serve: a dispatcher without limits, (plan, x_TD) -> y_TD.
+          serve: what a dispatcher without limits makes of these assignments, x_TD -> y_TD.
           axes: of the mesh, over which devices call this together.
         """
         ...
@@ -37,7 +33,7 @@ class Overflow(Protocol):
 class Drop(Overflow):
     """Leaves them unserved and counts them."""
 
-    def __call__(self, left_TK, plan, x_TD, E, serve, axes=()):
+    def __call__(self, left_TK, x_TD, serve, axes=()):
         """Returns zeros and the counts."""
         return jnp.zeros_like(x_TD), jnp.sum(left_TK, axis=0, dtype=jnp.float32)
 
@@ -46,12 +42,10 @@ class Drop(Overflow):
 class Exact(Overflow):
     """Serves them by a slower path, which is taken only in steps that need it."""
 
-    def __call__(self, left_TK, plan, x_TD, E, serve, axes=()):
+    def __call__(self, left_TK, x_TD, serve, axes=()):
         """Returns the outputs, and no drops."""
-        left = Choices(jnp.where(left_TK, plan.expert_TK, E), plan.gate_TK)
         count = jnp.sum(left_TK)
         # All devices take the same branch: there may be collectives in it.
         needed = (jax.lax.psum(count, axes) if axes else count) > 0
-        nothing = lambda left, x_TD: jnp.zeros_like(x_TD)  # noqa: E731
-        y_TD = jax.lax.cond(needed, serve, nothing, left, x_TD)
+        y_TD = jax.lax.cond(needed, serve, jnp.zeros_like, x_TD)
         return y_TD, jnp.zeros_like(left_TK[0], jnp.float32)

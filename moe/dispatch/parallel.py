@@ -5,6 +5,7 @@ batch axes, experts over the expert axis, their hidden width over the tensor axi
 does not depend on the mesh.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -13,31 +14,34 @@ import jax.numpy as jnp
 from moe.devices import sharding
 from moe.devices.sharding import EXPERT, FSDP, TENSOR
 from moe.dispatch.contract import Dispatch, Stats
-from moe.experts.contract import Experts
-from moe.params import Params
+from moe.experts.contract import Pool
 from moe.plan import Choices, Plan
 from moe.registry import Mistake
 
-Serve = Callable[[Params, Plan, jax.Array], tuple[jax.Array, Stats]]
+Serve = Callable[[Plan, jax.Array, Pool], tuple[jax.Array, Stats]]
 
 
 def serve(
-    function: Serve, params: Params, plan: Plan, x: jax.Array, groups: int, tokenwise: bool
+    dispatch: Dispatch, plan: Plan, x: jax.Array, pool: Pool, groups: int
 ) -> tuple[jax.Array, Stats]:
-    """function(params, plan, x_TD) of every group: outputs as x, statistics summed over groups.
+    """What the dispatcher makes of every group: outputs as x, statistics summed over groups.
 
     Args:
       plan, x: with a leading axis of groups where there are several.
-      tokenwise: whether the tokens of one group of token choice can be served apart.
 
     A plan over all tokens of a batch that are not tokenwise cannot be split: the compiler
     distributes that work as it can.
     """
-    each = function if groups == 1 else _over_groups(function)
+    here = functools.partial(_serve_here, dispatch)
+    each = here if groups == 1 else _over_groups(here)
     axes, whole = sharding.batch_axes(), groups == 1
-    split = not whole or (tokenwise and isinstance(plan, Choices)) or sharding.batch_parts() == 1
+    split = (
+        not whole
+        or (dispatch.tokenwise and isinstance(plan, Choices))
+        or sharding.batch_parts() == 1
+    )
     if not split or max(sharding.sizes().values(), default=1) == 1:
-        return each(params, plan, x)
+        return each(plan, x, pool)
     if x.shape[0] % sharding.batch_parts():
         what = "tokens" if whole else "groups of tokens"
         raise Mistake(
@@ -45,30 +49,30 @@ def serve(
             f"{sharding.batch_parts()} devices that hold them"
         )
 
-    def body(params, plan, x):
-        y, stats = each(params, plan, x)
+    def body(plan, x, pool):
+        y, stats = each(plan, x, pool)
         load_E, dropped_K = jax.lax.psum((stats.load_E, stats.dropped_K), axes)
         return y, Stats(load_E, dropped_K, jax.lax.pmean(stats.slots_used, axes))
 
     tokens, everywhere = jax.P(axes), jax.P()
     return jax.shard_map(
         body,
-        in_specs=(sharding.specs(params, without=(FSDP,)), tokens, tokens),
+        in_specs=(tokens, tokens, sharding.specs(pool, without=(FSDP,))),
         out_specs=(tokens, Stats(everywhere, everywhere, everywhere)),
-    )(params, plan, x)
+    )(plan, x, pool)
 
 
 def _over_groups(function: Serve) -> Serve:
-    def all_groups(params, plan, x_GTD):
-        y_GTD, stats = jax.vmap(function, (None, 0, 0))(params, plan, x_GTD)
+    def all_groups(plan, x_GTD, pool):
+        y_GTD, stats = jax.vmap(function, (0, 0, None))(plan, x_GTD, pool)
         totals = jax.tree.map(lambda a: jnp.sum(a, axis=0), stats)
         return y_GTD, totals.replace(slots_used=totals.slots_used / x_GTD.shape[0])
 
     return all_groups
 
 
-def dispatch_here(
-    dispatch: Dispatch, plan: Plan, x_TD: jax.Array, experts: Experts, params: Params, E: int
+def _serve_here(
+    dispatch: Dispatch, plan: Plan, x_TD: jax.Array, pool: Pool
 ) -> tuple[jax.Array, Stats]:
     """What the dispatcher makes of one group, or of this device's part of it inside `serve`.
 
@@ -80,15 +84,15 @@ def dispatch_here(
         plan, x_TD = jax.tree.map(lambda a: jax.lax.pcast(a, TENSOR, to="varying"), (plan, x_TD))
     if EXPERT in here:
         size = sharding.sizes()[EXPERT]
-        held = dispatch.copies(E)
+        held = dispatch.copies(pool.E)
         if held % size:
             raise Mistake(
                 f"model.moe.num_experts={held}: must be divisible by the {size} devices that share "
                 "the experts"
             )
-        y_TD, stats = dispatch.exchange(plan, x_TD, experts, params, E, size)
+        y_TD, stats = dispatch.exchange(plan, x_TD, pool, size)
     else:
-        y_TD, stats = dispatch(plan, x_TD, experts, params, E)
+        y_TD, stats = dispatch(plan, x_TD, pool)
     if TENSOR in here:
         y_TD, stats = jax.lax.psum(y_TD, TENSOR), jax.lax.pmean(stats, TENSOR)
     return y_TD, stats

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.contract import Dispatch
 from moe.dispatch.parallel import load
-from moe.params import Params
+from moe.experts.contract import Pool
+from moe.params import Params, split_state, state, with_state
 from moe.plan import Choices, Plan
 from moe.registry import Mistake
 
@@ -30,7 +31,7 @@ class Placed(Dispatch):
         return self.dispatch.groups(T)
 
     def hold(self, params, E):
-        """Copies experts in turn and says so in params["state"]["expert_P"]."""
+        """Copies experts in turn; its state expert_P says so."""
         return hold(self.dispatch.hold(params, E), jnp.arange(self.replicas) % E)
 
     def copies(self, E):
@@ -38,26 +39,28 @@ class Placed(Dispatch):
         del E
         return self.replicas
 
-    def __call__(self, plan, x_TD, experts, params, E):
-        """Computes y_TD; params["state"]["expert_P"] is the expert of each copy."""
-        placed, held = self._placed(plan, params, E)
-        y_TD, stats = self.dispatch(placed, x_TD, experts, held, self.replicas)
-        return y_TD, stats.replace(load_E=load(plan, E))
+    def __call__(self, plan, x_TD, pool):
+        """Computes y_TD; state expert_P of the parameters is the expert of each copy."""
+        y_TD, stats = self.dispatch(self._placed(plan, pool), x_TD, self._copies(pool))
+        return y_TD, stats.replace(load_E=load(plan, pool.E))
 
-    def exchange(self, plan, x_TD, experts, params, E, size):
+    def exchange(self, plan, x_TD, pool, size):
         """Computes y_TD of this device's tokens."""
-        placed, held = self._placed(plan, params, E)
-        y_TD, stats = self.dispatch.exchange(placed, x_TD, experts, held, self.replicas, size)
-        return y_TD, stats.replace(load_E=load(plan, E))
+        placed, copies = self._placed(plan, pool), self._copies(pool)
+        y_TD, stats = self.dispatch.exchange(placed, x_TD, copies, size)
+        return y_TD, stats.replace(load_E=load(plan, pool.E))
 
-    def _placed(self, plan: Plan, params: Params, E: int) -> tuple[Choices, Params]:
-        """The plan over copies, and their parameters."""
+    def _copies(self, pool: Pool) -> Pool:
+        return dataclasses.replace(pool, params=split_state(pool.params)[0], E=self.replicas)
+
+    def _placed(self, plan: Plan, pool: Pool) -> Choices:
+        """The plan over copies."""
         if not isinstance(plan, Choices):
             raise Mistake(
                 f"model.moe.dispatch=Placed: serves token choice only, and this router returns "
                 f"{type(plan).__name__}"
             )
-        expert_P, T = params["state"]["expert_P"], plan.expert_TK.shape[0]
+        expert_P, E, T = state(pool.params)["expert_P"], pool.E, plan.expert_TK.shape[0]
         copy_P = jnp.argsort(expert_P)  # stable: the copies of an expert are neighbours
         count_E = jnp.bincount(expert_P, length=E)
         first_E = jnp.cumsum(count_E) - count_E
@@ -65,8 +68,7 @@ class Placed(Dispatch):
         expert_TK = jnp.where(made, plan.expert_TK, 0)
         copy_TK = copy_P[first_E[expert_TK] + jnp.arange(T)[:, None] % count_E[expert_TK]]
         placed = jnp.where(made, copy_TK, expert_P.shape[0]).astype(jnp.int32)
-        held = {name: leaf for name, leaf in params.items() if name != "state"}
-        return Choices(placed, plan.gate_TK), held
+        return Choices(placed, plan.gate_TK)
 
     def overhead(self, T, K, E, D):
         """Moves tokens as the dispatcher within does."""
@@ -80,4 +82,4 @@ class Placed(Dispatch):
 def hold(params: Params, expert_P: jax.Array) -> Params:
     """The parameters of E experts as those of their P copies."""
     held = jax.tree.map(lambda a: jnp.take(a, expert_P, axis=0), params)
-    return {**held, "state": {"expert_P": jnp.asarray(expert_P, jnp.int32)}}
+    return with_state(held, expert_P=jnp.asarray(expert_P, jnp.int32))

@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from moe.devices.sharding import EXPERT
-from moe.dispatch.contract import Dispatch, Stats, mix, no_drops, serve_slots
+from moe.dispatch.contract import Dispatch, Stats, no_drops, serve_slots
 from moe.dispatch.parallel import load, on_device
 from moe.dispatch.rows import combine_rows, take_rows
-from moe.experts.contract import Experts
+from moe.experts.contract import mix
 from moe.kernels.contract import Groups, Kernel
 from moe.kernels.grouped import PerPlatform, grouped_product
 from moe.order import sort_choices
-from moe.params import Params
 from moe.plan import Choices, Mix, Slots
 
 
@@ -30,20 +29,20 @@ class Ragged(Dispatch):
 
     kernel: Kernel = PerPlatform()
 
-    def __call__(self, plan, x_TD, experts, params, E):
+    def __call__(self, plan, x_TD, pool):
         """Computes y_TD."""
-        T = x_TD.shape[0]
+        T, E = x_TD.shape[0], pool.E
         if isinstance(plan, Mix):
-            return mix(plan, x_TD, experts, params), no_drops(plan, T, E)
+            return mix(plan, x_TD, pool), no_drops(plan, T, E)
         if isinstance(plan, Slots):
-            return serve_slots(plan, x_TD, experts, params, E)
+            return serve_slots(plan, x_TD, pool)
         order = sort_choices(plan, E)
         groups = Groups(order.size_E, plan.expert_TK.size, self.kernel)
         padding = (0, groups.padding)  # token T is nobody's: a row of zeros
         token_R = jnp.pad(order.token_R, padding, constant_values=T)
         rank_R = jnp.pad(order.rank_R, padding)
         x_RD = take_rows(x_TD, token_R, order.row_TK)
-        y_RD = experts(params, x_RD, lambda x, w: grouped_product(groups, x, w))
+        y_RD = pool(x_RD, lambda x, w: grouped_product(groups, x, w))
         gate_TK = jnp.where(plan.expert_TK < E, plan.gate_TK, 0)  # rows of nobody hold anything
         y_TD = combine_rows(y_RD, gate_TK, token_R, rank_R, order.row_TK)
         stats = Stats(
@@ -53,39 +52,27 @@ class Ragged(Dispatch):
         )
         return y_TD, stats
 
-    def exchange(self, plan, x_TD, experts, params, E, size):
-        """Gathers the tokens of all devices: exact, whatever the load."""
+    def exchange(self, plan, x_TD, pool, size):
+        """Serves own experts for the tokens of all devices: exact, whatever the load.
+
+        Tokens travel once, before they are copied to their k experts, and partial sums are
+        scattered back: 2 (P - 1) / P rows of D per token of the expert axis, whatever k is.
+        Cheaper than `all_to_all` for large k, dearer for many devices.
+        """
         if not isinstance(plan, Choices):
-            return super().exchange(plan, x_TD, experts, params, E, size)
-        return gather_tokens(self, plan, x_TD, experts, params, E, size)
+            return super().exchange(plan, x_TD, pool, size)
+        own = pool.E // size
+        x_SD, expert_SK, gate_SK = (
+            jax.lax.all_gather(a, EXPERT, tiled=True) for a in (x_TD, plan.expert_TK, plan.gate_TK)
+        )
+        mine_SK = on_device(expert_SK, own)
+        gathered = Choices(mine_SK, jnp.where(mine_SK < own, gate_SK, 0))
+        y_SD, stats = self(gathered, x_SD, dataclasses.replace(pool, E=own))
+        y_TD = jax.lax.psum_scatter(y_SD, EXPERT, tiled=True)
+        no_drops_K = jnp.zeros_like(stats.dropped_K)
+        return y_TD, Stats(load(plan, pool.E), no_drops_K, stats.slots_used)
 
     def check(self, path, tokens):
         """Raises Mistake for impossible tiles."""
         del tokens
         self.kernel.check(f"{path}.kernel")
-
-
-def gather_tokens(
-    local: Dispatch,
-    plan: Choices,
-    x_TD: jax.Array,
-    experts: Experts,
-    params: Params,
-    E: int,
-    size: int,
-) -> tuple[jax.Array, Stats]:
-    """Serves own experts for the tokens of all devices, and sends the sums to where they belong.
-
-    Tokens travel once, before they are copied to their k experts, and partial sums are scattered
-    back: 2 (P - 1) / P rows of D per token of the expert axis, whatever k is. Cheaper than
-    `all_to_all` for large k, dearer for many devices.
-    """
-    own = E // size
-    x_SD, expert_SK, gate_SK = (
-        jax.lax.all_gather(a, EXPERT, tiled=True) for a in (x_TD, plan.expert_TK, plan.gate_TK)
-    )
-    mine_SK = on_device(expert_SK, own)
-    gathered = Choices(mine_SK, jnp.where(mine_SK < own, gate_SK, 0))
-    y_SD, stats = local(gathered, x_SD, experts, params, own)
-    y_TD = jax.lax.psum_scatter(y_SD, EXPERT, tiled=True)
-    return y_TD, Stats(load(plan, E), jnp.zeros_like(stats.dropped_K), stats.slots_used)

@@ -28,9 +28,9 @@ class RaggedAllToAll(Limited):
     the last devices, and of these the last experts.
     """
 
-    def exchange(self, plan, x_TD, experts, params, E, size):
+    def exchange(self, plan, x_TD, pool, size):
         """Computes y_TD of this device's tokens."""
-        own, R = E // size, plan.expert_TK.size
+        E, own, R = pool.E, pool.E // size, plan.expert_TK.size
         rows = min(size * R, math.ceil(self.capacity_factor * R - 1e-9))
         order = sort_choices(plan, E)
         count_PE = jax.lax.all_gather(order.size_E, EXPERT)
@@ -38,14 +38,14 @@ class RaggedAllToAll(Limited):
         sent_RD = take_rows(x_TD, order.token_R, order.row_TK)
         received_RD = exchange(sent_RD, traffic, rows, EXPERT)
         theirs = Choices(received_experts(count_PE, rows)[:, None], jnp.ones((rows, 1)))
-        served_RD, stats = self.local(theirs, received_RD, experts, params, own)
+        served_RD, stats = self.local(theirs, received_RD, dataclasses.replace(pool, E=own))
         back_RD = exchange(served_RD, traffic.back, R, EXPERT)
         gate_TK = jnp.where(plan.expert_TK < E, plan.gate_TK, 0)
         y_TD = combine_rows(back_RD, gate_TK, order.token_R, order.rank_R, order.row_TK)
         mine, to_TK = jax.lax.axis_index(EXPERT), jnp.minimum(plan.expert_TK, E - 1) // own
         sent_TK = order.row_TK - traffic.start_PP[mine][to_TK] < traffic.count_PP[mine][to_TK]
         left_TK = ~sent_TK & (plan.expert_TK < E)
-        rest_TD, dropped_K = self.answer(left_TK, plan, x_TD, experts, params, E, size)
+        rest_TD, dropped_K = self.answer(left_TK, plan, x_TD, pool, size)
         return y_TD + rest_TD, Stats(load(plan, E), dropped_K, stats.slots_used)
 
 

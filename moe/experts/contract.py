@@ -1,12 +1,14 @@
-"""What experts are: E networks of one shape, and the products that they are made of."""
+"""What experts are: E networks of one shape, the products they are made of, and a pool of them."""
 
 from collections.abc import Callable
 from typing import ClassVar, Protocol
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
-from moe.params import Params
+from moe.params import Params, Size
+from moe.plan import Mix
 
 Product = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -29,12 +31,48 @@ class Experts(Protocol):
         """Makes float32 weights, each expert drawn independently."""
         ...
 
-    def __call__(self, params: Params, x: jax.Array, product: Product = batched_product):
+    def __call__(
+        self, params: Params, x: jax.Array, product: Product = batched_product
+    ) -> jax.Array:
         """Applies expert e to its rows; `product(x, w)` knows which rows are whose.
 
         The default takes x_ECD; a grouped product takes rows x_RD sorted by expert.
         """
         ...
+
+    def sizes(self, path: str) -> tuple[Size, ...]:
+        """What a mesh splits; `path` is where the fields stand."""
+        return (Size(f"{path}.width={self.width}", "F", self.width),)
+
+
+@flax.struct.dataclass
+class Pool:
+    """E experts as a dispatcher serves them: networks with their parameters.
+
+    Attributes:
+      params: of all of them or, on a device that holds a part, of its own.
+      experts: the networks (static).
+      E: how many there are, those of other devices included (static).
+    """
+
+    params: Params
+    experts: Experts = flax.struct.field(pytree_node=False)
+    E: int = flax.struct.field(pytree_node=False)
+
+    def __call__(self, x: jax.Array, product: Product = batched_product) -> jax.Array:
+        """Applies each expert to its rows, as `Experts` do."""
+        return self.experts(self.params, x, product)
+
+
+def mix(plan: Mix, x_TD: jax.Array, experts: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """y_t = sum_ec combine_tec expert_e(sum_t' dispatch_t'ec x_t'), the soft plan as written.
+
+    Args:
+      experts: x_ECD -> y_ECD.
+    """
+    x_ECD = jnp.einsum("TEC,TD->ECD", plan.dispatch_TEC.astype(x_TD.dtype), x_TD)
+    y_ECD = experts(x_ECD)
+    return jnp.einsum("TEC,ECD->TD", plan.combine_TEC.astype(x_TD.dtype), y_ECD)
 
 
 def apply_one(experts: Experts, params: Params, x_BLD: jax.Array) -> jax.Array:

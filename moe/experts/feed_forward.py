@@ -1,14 +1,12 @@
-"""The feed-forward experts, the experts that compute nothing, and the one that everybody reads.
-
-A dense feed-forward layer is an Experts object with E = 1.
-"""
+"""Feed-forward networks as experts; a dense feed-forward layer is one with E = 1."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 
 from moe.experts.contract import Experts, batched_product
+from moe.fields import AtLeast
 
 
 def _dense_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -24,7 +22,7 @@ class SwiGLU(Experts):
       width: hidden width F of one expert.
     """
 
-    width: int = 256
+    width: Annotated[int, AtLeast(1)] = 256
     matrices: ClassVar[int] = 3
 
     def init(self, key, E, D):
@@ -52,7 +50,7 @@ class ReLU(Experts):
       width: hidden width F of one expert.
     """
 
-    width: int = 256
+    width: Annotated[int, AtLeast(1)] = 256
     matrices: ClassVar[int] = 2
 
     def init(self, key, E, D):

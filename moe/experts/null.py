@@ -1,12 +1,16 @@
 """Experts that cost next to nothing (MoE++, arXiv 2410.07348, section 3.1)."""
 
 import dataclasses
-from typing import ClassVar
+import functools
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from moe.experts.contract import mix
+from moe.fields import AtLeast
 from moe.params import Params
+from moe.plan import Mix, Plan
 from moe.registry import Mistake
 
 
@@ -24,9 +28,9 @@ class NullExperts:
     """
 
     kind: ClassVar[str] = "null"
-    zero: int = 1
-    copy: int = 1
-    constant: int = 2
+    zero: Annotated[int, AtLeast(0)] = 1
+    copy: Annotated[int, AtLeast(0)] = 1
+    constant: Annotated[int, AtLeast(0)] = 2
 
     @property
     def count(self) -> int:
@@ -46,16 +50,23 @@ class NullExperts:
         skipped = self.zero + self.copy
         x_ZCD = x_ECD[skipped:]
         weights = params["w_ED2"].astype(x_ECD.dtype)
-        mix = jax.nn.softmax(jnp.einsum("ECD,EDX->ECX", x_ZCD, weights), axis=-1)
+        share = jax.nn.softmax(jnp.einsum("ECD,EDX->ECX", x_ZCD, weights), axis=-1)
         vector_ZCD = params["vector_ED"].astype(x_ECD.dtype)[:, None]
-        constant_ZCD = mix[..., :1] * x_ZCD + mix[..., 1:] * vector_ZCD
+        constant_ZCD = share[..., :1] * x_ZCD + share[..., 1:] * vector_ZCD
         zero_ZCD = jnp.zeros_like(x_ECD[: self.zero])
         return jnp.concatenate([zero_ZCD, x_ECD[self.zero : skipped], constant_ZCD])
 
+    def serve(self, params: Params, plan: Plan, x_TD: jax.Array, E: int) -> jax.Array:
+        """What they add to the outputs of one group whose plan has E feed-forward experts first."""
+        if isinstance(plan, Mix):
+            rest = Mix(plan.dispatch_TEC[:, E:], plan.combine_TEC[:, E:])
+            return mix(rest, x_TD, functools.partial(self, params))
+        T, D = x_TD.shape
+        y_ETD = self(params, jnp.broadcast_to(x_TD, (self.count, T, D)))
+        weight_TE = plan.weight_TE(T, E + self.count)[:, E:].astype(x_TD.dtype)
+        return jnp.einsum("TE,ETD->TD", weight_TE, y_ETD)
+
     def check(self, path: str) -> None:
-        """Raises Mistake for negative counts."""
-        for name in ("zero", "copy", "constant"):
-            if getattr(self, name) < 0:
-                raise Mistake(f"{path}.{name}={getattr(self, name)}: must be >= 0")
+        """Raises Mistake where there is none."""
         if not self.count:
             raise Mistake(f"{path}: has no expert; set {path}=none for none")

@@ -7,7 +7,7 @@ import jax
 
 from moe.experts.contract import Experts, apply_one
 from moe.experts.feed_forward import SwiGLU
-from moe.params import Params
+from moe.params import Params, Size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,10 @@ class SharedExpert:
     def __call__(self, params: Params, x_BLD: jax.Array) -> jax.Array:
         """Returns y_BLD."""
         return apply_one(self.ffn, params, x_BLD)
+
+    def sizes(self, path: str) -> tuple[Size, ...]:
+        """What a mesh splits: the network's width."""
+        return self.ffn.sizes(f"{path}.ffn")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,10 +7,12 @@ Each expert's matrix is taken out of the stack once.
 """
 
 import dataclasses
+from typing import Annotated
 
 import jax.numpy as jnp
 from jax import lax
 
+from moe.fields import AtLeast
 from moe.kernels.contract import Groups, Kernel, vary_like
 from moe.registry import Mistake
 
@@ -24,7 +26,7 @@ class Blocked(Kernel):
       tail: rows of a small one.
     """
 
-    block: int = 256
+    block: Annotated[int, AtLeast(1)] = 256
     tail: int = 64
 
     def blocks(self, R: int) -> tuple[int, int]:
@@ -106,7 +108,5 @@ class Blocked(Kernel):
 
     def check(self, path):
         """Raises Mistake unless 1 <= tail <= block."""
-        if self.block < 1:
-            raise Mistake(f"{path}.block={self.block}: must be >= 1")
         if not 1 <= self.tail <= self.block:
             raise Mistake(f"{path}.tail={self.tail}: must be in [1, block={self.block}]")

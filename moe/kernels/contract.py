@@ -1,11 +1,46 @@
 """What a grouped matrix product takes and returns, whichever kernel computes it."""
 
+import dataclasses
 from typing import ClassVar, Protocol
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+
+@dataclasses.dataclass(frozen=True)
+class MultipleOf:
+    """A range of tiles: a unit, two units, ..."""
+
+    unit: int
+
+    def allows(self, value: int) -> bool:
+        """Whether the value is in the range."""
+        return value >= self.unit and value % self.unit == 0
+
+    def rule(self, kind: type) -> str:
+        """What stands after "must be"."""
+        del kind
+        return f"a multiple of {self.unit}"
+
+
+@dataclasses.dataclass(frozen=True)
+class PowerOfTwo:
+    """A range of tiles: low, 2 low, 4 low, ..., up to `high` if there is one."""
+
+    low: int
+    high: float = float("inf")
+
+    def allows(self, value: int) -> bool:
+        """Whether the value is in the range."""
+        return self.low <= value <= self.high and value & (value - 1) == 0
+
+    def rule(self, kind: type) -> str:
+        """What stands after "must be"."""
+        del kind
+        most = "" if self.high == float("inf") else f", <= {self.high}"
+        return f"a power of 2, >= {self.low}{most}"
 
 
 class Kernel(Protocol):
@@ -39,8 +74,8 @@ class Kernel(Protocol):
         ...
 
     def check(self, path: str) -> None:
-        """Raises Mistake, one line that starts with `path`, for impossible fields."""
-        ...
+        """Raises Mistake, one line that starts with `path`, for fields that do not go together."""
+        del path
 
 
 @flax.struct.dataclass

@@ -8,6 +8,7 @@ ones, which a new expert may begin in the middle of.
 
 import dataclasses
 import functools
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu
 
-from moe.kernels.contract import Kernel, like
-from moe.registry import Mistake
+from moe.kernels.contract import Kernel, MultipleOf, like
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Mosaic(Kernel):
       interpret: run the Pallas kernels as plain XLA, on any platform; for tests.
     """
 
-    rows: int = 256
-    height: int = 512
-    width: int = 1024
-    depth: int = 2048
+    rows: Annotated[int, MultipleOf(128)] = 256
+    height: Annotated[int, MultipleOf(128)] = 512
+    width: Annotated[int, MultipleOf(128)] = 1024
+    depth: Annotated[int, MultipleOf(128)] = 2048
     interpret: bool = False
 
     def padding(self, R):
@@ -55,13 +55,6 @@ class Mosaic(Kernel):
     def weight_gradient(self, groups, x_RD, dy_RF):
         """The gradient of the weights."""
         return _weight_gradient(self, groups.size_E, x_RD, dy_RF)
-
-    def check(self, path):
-        """Raises Mistake for tiles that the hardware has not."""
-        for name in ("rows", "height", "width", "depth"):
-            value = getattr(self, name)
-            if value < 128 or value % 128:
-                raise Mistake(f"{path}.{name}={value}: must be a multiple of 128")
 
 
 def visits_of(size_E: jax.Array, R: int, rows: int) -> tuple[jax.Array, jax.Array]:
@@ -106,6 +99,10 @@ def _row_gradient(kernel: Mosaic, size_E, dy_RF, w_EDF) -> jax.Array:
     steps, slices = expert.shape[0], pl.cdiv(F, depth)
 
     def body(expert_ref, tile_ref, start_ref, end_ref, dy_ref, w_ref, dx_ref, sums_ref):
+        """One step.
+
+        Over budget: Pallas hands a kernel one reference for each array.
+        """
         step, part = pl.program_id(1), pl.program_id(2)
         e, t = expert_ref[step], tile_ref[step]
         new_tile, again = _neighbours(expert_ref, tile_ref, step, steps)[-2:]
@@ -155,6 +152,10 @@ def _weight_gradient(kernel: Mosaic, size_E, x_RD, dy_RF) -> jax.Array:
     steps = expert.shape[0]
 
     def body(expert_ref, tile_ref, start_ref, end_ref, x_ref, dy_ref, dw_ref, sums_ref):
+        """One step.
+
+        Over budget: Pallas hands a kernel one reference for each array.
+        """
         step = pl.program_id(2)
         e = expert_ref[step]
         new_expert, done, _, again = _neighbours(expert_ref, tile_ref, step, steps)
@@ -190,7 +191,10 @@ def _weight_gradient(kernel: Mosaic, size_E, x_RD, dy_RF) -> jax.Array:
 
 
 def _call(kernel: Mosaic, body, out, grid, in_specs, out_spec, flops: int, arrays) -> jax.Array:
-    """Runs a kernel whose first four arrays steer it and which sums in one tile of float32."""
+    """Runs a kernel whose first four arrays steer it and which sums in one tile of float32.
+
+    Over budget: the first is ours, the others are what `pallas_call` takes of both kernels.
+    """
     sums = tuple(size for size in out_spec.block_shape if size is not None)
     return pl.pallas_call(
         body,

@@ -7,6 +7,7 @@ rows by all experts there.
 
 import dataclasses
 import functools
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from moe.kernels.contract import Kernel, like
-from moe.registry import Mistake
+from moe.fields import AtLeast
+from moe.kernels.contract import Kernel, PowerOfTwo, like
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,19 +24,19 @@ class Triton(Kernel):
     """Tiles of `rows` x `columns` outputs, summed in float32 over slices of the contracted axis.
 
     Attributes:
-      rows, columns: of a tile; powers of 2, at least 16.
+      rows, columns: of a tile; powers of 2.
       depth: of a slice of 16-bit values; half of it for float32.
       band: tiles of rows that run beside each other before the next columns, to share reads.
       num_warps, num_stages: of a program: its warps and the depth of its software pipeline.
       interpret: run as plain XLA, on any platform; for tests.
     """
 
-    rows: int = 128
-    columns: int = 128
-    depth: int = 64
-    band: int = 8
-    num_warps: int = 8
-    num_stages: int = 4
+    rows: Annotated[int, PowerOfTwo(32)] = 128
+    columns: Annotated[int, PowerOfTwo(32)] = 128
+    depth: Annotated[int, PowerOfTwo(32)] = 64
+    band: Annotated[int, AtLeast(1)] = 8
+    num_warps: Annotated[int, PowerOfTwo(1, 16)] = 8
+    num_stages: Annotated[int, AtLeast(1)] = 4
     interpret: bool = False
 
     def padding(self, R):
@@ -54,18 +55,6 @@ class Triton(Kernel):
     def weight_gradient(self, groups, x_RD, dy_RF):
         """The gradient of the weights, one program for each tile of each expert's matrix."""
         return _weight_gradient(self, groups.size_E, x_RD, dy_RF)
-
-    def check(self, path):
-        """Raises Mistake for tiles that the hardware has not."""
-        for name in ("rows", "columns", "depth"):
-            value = getattr(self, name)
-            if value < 32 or value & (value - 1):
-                raise Mistake(f"{path}.{name}={value}: must be a power of 2, >= 32")
-        for name in ("band", "num_stages"):
-            if getattr(self, name) < 1:
-                raise Mistake(f"{path}.{name}={getattr(self, name)}: must be >= 1")
-        if self.num_warps not in (1, 2, 4, 8, 16):
-            raise Mistake(f"{path}.num_warps={self.num_warps}: must be 1, 2, 4, 8 or 16")
 
     def slice_of(self, dtype) -> int:
         """Contracted values of a slice: as many bytes for every dtype, since they share memory."""
@@ -118,9 +107,13 @@ def _span(begin, length: int, size: int):
     return index, None if size % length == 0 else index < size
 
 
-def _access(ref, row, column, row_mask=None, column_mask=None, expert=()):
-    """Part of a matrix (an expert's) at rows x columns, and the mask of what exists, None: all."""
-    masks = []
+def _access(ref, rows, columns, expert=()):
+    """Part of a matrix (an expert's) at rows x columns, and the mask of what exists, None: all.
+
+    Args:
+      rows, columns: indices and their mask, as of `_span`.
+    """
+    (row, row_mask), (column, column_mask), masks = rows, columns, []
     if row_mask is not None:
         masks.append(row_mask[:, None])
     if column_mask is not None:
@@ -149,11 +142,15 @@ def _product(kernel: Triton, size_E, x_RD, w_EDF, contract: int) -> jax.Array:
     row_tiles, column_tiles = tiles[0].shape[0], pl.cdiv(F, columns)
 
     def body(expert_ref, begin_ref, own_ref, x_ref, w_ref, y_ref):
+        """One tile.
+
+        Over budget: Pallas hands a kernel one reference for each array.
+        """
         tile, part = _place(pl.program_id(0), row_tiles, column_tiles, kernel.band)
         expert, begin, own = expert_ref[tile], begin_ref[tile], own_ref[tile]
         row = begin + jnp.arange(rows)
-        column, column_mask = _span(part * columns, columns, F)
-        here, mask = _access(y_ref, row, column, jnp.arange(rows) < own, column_mask)
+        column = _span(part * columns, columns, F)
+        here, mask = _access(y_ref, (row, jnp.arange(rows) < own), column)
 
         @pl.when((own > 0) & (expert == E))
         def _():
@@ -164,11 +161,10 @@ def _product(kernel: Triton, size_E, x_RD, w_EDF, contract: int) -> jax.Array:
             near = jnp.minimum(row, R - 1)  # rows of others are read, but not written
 
             def add(i, sums):
-                k, k_mask = _span(i * depth, depth, D)
-                x = _load(x_ref, near, k, None, k_mask)
-                place = ((k, k_mask), (column, column_mask))
-                (d, d_mask), (f, f_mask) = place if contract == 0 else place[::-1]
-                w = _load(w_ref, d, f, d_mask, f_mask, (expert,))
+                k = _span(i * depth, depth, D)
+                x = _load(x_ref, (near, None), k)
+                d, f = (k, column) if contract == 0 else (column, k)
+                w = _load(w_ref, d, f, (expert,))
                 return sums + _dot(x, w, 1, contract)
 
             sums = jnp.zeros((rows, columns), jnp.float32)
@@ -191,13 +187,12 @@ def _weight_gradient(kernel: Triton, size_E, x_RD, dy_RF) -> jax.Array:
         expert = lax.div(program, tiles)
         d_tile, f_tile = _place(lax.rem(program, tiles), over, across, kernel.band)
         start, size = start_ref[expert], size_ref[expert]
-        d, d_mask = _span(d_tile * height, height, D)
-        f, f_mask = _span(f_tile * width, width, F)
+        d = _span(d_tile * height, height, D)
+        f = _span(f_tile * width, width, F)
 
         def add(i, sums, row_mask=None):
-            row = start + i * depth + jnp.arange(depth)
-            x = _load(x_ref, row, d, row_mask, d_mask)
-            return sums + _dot(x, _load(dy_ref, row, f, row_mask, f_mask), 0, 0)
+            row = start + i * depth + jnp.arange(depth), row_mask
+            return sums + _dot(_load(x_ref, row, d), _load(dy_ref, row, f), 0, 0)
 
         def tail(i, sums):
             return add(i, sums, i * depth + jnp.arange(depth) < size)
@@ -206,7 +201,7 @@ def _weight_gradient(kernel: Triton, size_E, x_RD, dy_RF) -> jax.Array:
         whole = lax.div(size, depth)
         sums = lax.fori_loop(0, whole, add, sums)
         sums = lax.fori_loop(whole, lax.div(size + depth - 1, depth), tail, sums)
-        here, mask = _access(dw_ref, d, f, d_mask, f_mask, (expert,))
+        here, mask = _access(dw_ref, d, f, (expert,))
         triton.store(here, sums.astype(dw_ref.dtype), mask=mask)
 
     out = like((E, D, F), x_RD)

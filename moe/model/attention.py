@@ -1,11 +1,13 @@
 """Causal grouped-query attention (arXiv 2305.13245) with rotary positions (2104.09864)."""
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
-from moe.params import Params
+from moe.fields import Above, AtLeast
+from moe.params import Params, Size
 from moe.registry import Mistake
 
 
@@ -43,11 +45,11 @@ class Attention:
       rope_base: base of the rotary frequencies.
     """
 
-    num_heads: int = 4
-    num_kv_heads: int = 2
-    head_width: int = 32
+    num_heads: Annotated[int, AtLeast(1)] = 4
+    num_kv_heads: Annotated[int, AtLeast(1)] = 2
+    head_width: Annotated[int, AtLeast(1)] = 32
     qk_norm: bool = True
-    rope_base: float = 10_000.0
+    rope_base: Annotated[float, Above(0)] = 10_000.0
 
     def init(self, key: jax.Array, D: int, N: int) -> Params:
         """Makes the projections; the one into the residual path shrinks with depth N."""
@@ -81,16 +83,15 @@ class Attention:
         mixed_BLX = mixed_BLHA.reshape(*x_BLD.shape[:2], H * A)
         return project(mixed_BLX, weight["w_out_HAD"].reshape(H * A, D))
 
+    def sizes(self, path: str) -> tuple[Size, ...]:
+        """What a mesh splits: the query heads; key/value heads that do not divide stay whole."""
+        return (Size(f"{path}.num_heads={self.num_heads}", "H", self.num_heads),)
+
     def check(self, path: str) -> None:
         """Raises Mistake, one line that starts with `path`, for impossible fields."""
-        for name in ("num_heads", "num_kv_heads", "head_width"):
-            if getattr(self, name) < 1:
-                raise Mistake(f"{path}.{name}={getattr(self, name)}: must be >= 1")
         if self.num_heads % self.num_kv_heads:
             raise Mistake(
                 f"{path}.num_kv_heads={self.num_kv_heads}: must divide num_heads={self.num_heads}"
             )
         if self.head_width % 2:
             raise Mistake(f"{path}.head_width={self.head_width}: must be even")
-        if not 0 < self.rope_base < float("inf"):
-            raise Mistake(f"{path}.rope_base={self.rope_base}: must be > 0 and finite")

@@ -1,9 +1,11 @@
-"""Hosts the pure MoE layer in Flax: as a Linen module (model.py uses it) and as an NNX module."""
+"""The pure MoE layer in Flax: a Linen module, which the transformer hosts, and an NNX module."""
 
 import jax
 from flax import linen, nnx
 
 from moe.model.layer import Aux, MoE
+from moe.params import merge_state, split_state
+from moe.plan import Tokens
 
 
 class LinenMoE(linen.Module):
@@ -21,18 +23,17 @@ class LinenMoE(linen.Module):
     def __call__(
         self,
         x_BLD: jax.Array,
-        id_BL: jax.Array,
+        tokens: Tokens | None = None,
         rng: jax.Array | None = None,
-        label_BL: jax.Array | None = None,
     ) -> tuple[jax.Array, Aux]:
         """Returns (y_BLD, Aux); rng=None is evaluation."""
         makers = self.layer.initializers(x_BLD.shape[-1], self.vocab_size)
         params = {name: self.param(name, make) for name, make in makers.items()}
-        return self.layer(params, x_BLD, id_BL, rng, label_BL)
+        return self.layer(params, x_BLD, tokens, rng)
 
 
-class RouterState(nnx.Variable):
-    """Router leaves that no gradient moves: hash tables, selection biases."""
+class State(nnx.Variable):
+    """Leaves that no gradient moves: hash tables, selection biases."""
 
 
 class NnxMoE(nnx.Module):
@@ -41,18 +42,15 @@ class NnxMoE(nnx.Module):
     def __init__(self, layer: MoE, width: int, vocab_size: int, *, rngs: nnx.Rngs):
         """Makes the parameters for inputs of the given model width."""
         self.layer = layer
-        params = layer.init(rngs.params(), width, vocab_size)
-        self.state = RouterState(params["router"].pop("state", {}))
-        self.params = nnx.Param(params)
+        learned, fixed = split_state(layer.init(rngs.params(), width, vocab_size))
+        self.params, self.state = nnx.Param(learned), State(fixed)
 
     def __call__(
         self,
         x_BLD: jax.Array,
-        id_BL: jax.Array,
+        tokens: Tokens | None = None,
         rng: jax.Array | None = None,
-        label_BL: jax.Array | None = None,
     ) -> tuple[jax.Array, Aux]:
         """Returns (y_BLD, Aux); rng=None is evaluation."""
-        params, state = self.params.get_value(), self.state.get_value()
-        router = {**params["router"], **({"state": state} if state else {})}
-        return self.layer({**params, "router": router}, x_BLD, id_BL, rng, label_BL)
+        params = merge_state(self.params.get_value(), self.state.get_value())
+        return self.layer(params, x_BLD, tokens, rng)

@@ -2,22 +2,23 @@
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from moe.devices import sharding
-from moe.dispatch.contract import Dispatch, Stats, mix
-from moe.dispatch.parallel import dispatch_here, serve
+from moe.dispatch import parallel
+from moe.dispatch.contract import Dispatch, Stats
 from moe.dispatch.ragged import Ragged
-from moe.experts.contract import Experts
+from moe.experts.contract import Experts, Pool
 from moe.experts.feed_forward import SwiGLU
 from moe.experts.null import NullExperts
 from moe.experts.shared import SharedExpert
-from moe.params import Params
-from moe.plan import Choices, Mix, Plan, Slots
+from moe.fields import AtLeast
+from moe.params import Params, Size
+from moe.plan import Plan, Tokens
 from moe.registry import Mistake
 from moe.routers.contract import Router
 from moe.routers.parts.losses import Terms
@@ -50,6 +51,9 @@ class Aux:
 class MoE:
     """Experts, a router that decides who, and a dispatcher that decides how.
 
+    A layer of another kind may say in `initializers` and `serve` what its experts are, and in
+    `sizes` what of them a mesh splits.
+
     Attributes:
       num_experts: feed-forward experts.
       router: chooses experts for tokens, or tokens for experts; it also sees the null experts.
@@ -60,9 +64,8 @@ class MoE:
     """
 
     kind: ClassVar[str] = "layer"
-    splits_experts: ClassVar[bool] = True  # over devices, by number and by width
 
-    num_experts: int = 8
+    num_experts: Annotated[int, AtLeast(1)] = 8
     router: Router = TopK()
     dispatch: Dispatch = Ragged()
     experts: Experts = SwiGLU()
@@ -73,11 +76,6 @@ class MoE:
     def routed_experts(self) -> int:
         """E, what the router chooses from: feed-forward and null experts."""
         return self.num_experts + (self.null.count if self.null else 0)
-
-    @property
-    def tokenwise(self) -> bool:
-        """Whether the tokens of one group of token choice can be served apart."""
-        return self.dispatch.tokenwise
 
     def initializers(self, D: int, V: int) -> dict:
         """Name -> function from a key to the float32 parameters of that part."""
@@ -103,17 +101,19 @@ class MoE:
         self,
         params: Params,
         x_BLD: jax.Array,
-        id_BL: jax.Array,
-        rng: jax.Array | None,
-        label_BL: jax.Array | None = None,
+        tokens: Tokens | None = None,
+        rng: jax.Array | None = None,
     ) -> tuple[jax.Array, Aux]:
-        """Returns (y_BLD, Aux); rng=None is evaluation."""
+        """Returns (y_BLD, Aux); rng=None is evaluation.
+
+        Raises Mistake where there are no tokens and the router reads their ids or labels.
+        """
         B, L, D = x_BLD.shape
         E, G = self.routed_experts, self.dispatch.groups(B * L)
         T = B * L // G
         lead = (T,) if G == 1 else (G, T)
         params = sharding.gathered(params)
-        key = self.router.keys(id_BL, label_BL).reshape(lead)
+        key = self._keys(tokens, (B, L)).reshape(lead)
         x = sharding.constrain(x_BLD.reshape(*lead, D), "TD" if G == 1 else "GTD")
 
         def route(x_TD, id_T, rng):
@@ -128,8 +128,7 @@ class MoE:
             routing, assigned = jax.vmap(route, (0, 0, None if rng is None else 0))(x, key, rng_G)
             metrics = jax.tree.map(lambda a: jnp.mean(a, axis=0), routing.metrics)
             stats = jax.tree.map(lambda a: jnp.sum(a, axis=0), routing.stats)
-        served = {name: params[name] for name in ("experts", "null") if name in params}
-        y, counts = serve(self._serve, served, routing.plan, x, G, self.tokenwise)
+        y, counts = self._apply(params, routing.plan, x, G)
         assigned_BLE = assigned.reshape(B, L, E)
         terms = jax.tree.map(lambda a: a.reshape(B * L, *a.shape[1 + (G > 1) :]), routing.terms)
         losses, loss_metrics, sums = self._losses(terms, B, L, G)
@@ -139,21 +138,37 @@ class MoE:
         counts = counts.replace(load_E=assigned_BLE.sum(axis=(0, 1)))
         return y_BLD, Aux(losses, {**loss_metrics, **metrics}, sums, stats, counts, assigned_BLE)
 
-    def _serve(self, params: Params, plan: Plan, x_TD: jax.Array) -> tuple[jax.Array, Stats]:
-        """Outputs of one group: the dispatcher's, and those of the null experts."""
-        E, own = self.routed_experts, self.num_experts
-        if self.null is None:
-            return dispatch_here(self.dispatch, plan, x_TD, self.experts, params["experts"], E)
-        y_TD, counts = dispatch_here(
-            self.dispatch, _without_null(plan, own), x_TD, self.experts, params["experts"], own
-        )
-        T, D = x_TD.shape
-        if isinstance(plan, Mix):
-            rest = Mix(plan.dispatch_TEC[:, own:], plan.combine_TEC[:, own:])
-            return y_TD + mix(rest, x_TD, self.null, params["null"]), counts
-        y_ETD = self.null(params["null"], jnp.broadcast_to(x_TD, (E - own, T, D)))
-        weight_TE = plan.weight_TE(T, E)[:, own:].astype(x_TD.dtype)
-        return y_TD + jnp.einsum("TE,ETD->TD", weight_TE, y_ETD), counts
+    def _keys(self, tokens: Tokens | None, shape: tuple[int, int]) -> jax.Array:
+        """What each token is routed by; zeros stand for ids that nobody reads."""
+        if tokens is None and self.router.needs_ids:
+            name = type(self.router).__name__
+            raise Mistake(f"{name}: reads the tokens' ids, and there are none")
+        tokens = Tokens(jnp.zeros(shape, jnp.int32)) if tokens is None else tokens
+        return self.router.keys(tokens.id_BL, tokens.label_BL)
+
+    def serve(
+        self, params: Params, plan: Plan, x: jax.Array, groups: int
+    ) -> tuple[jax.Array, Stats]:
+        """What the experts with these params make of x, by the plan, and how they were reached.
+
+        Args:
+          plan, x: with a leading axis of groups where there are several; the plan knows no null
+            experts.
+        """
+        pool = Pool(params, self.experts, self.num_experts)
+        return parallel.serve(self.dispatch, plan, x, pool, groups)
+
+    def _apply(self, params: Params, plan: Plan, x: jax.Array, G: int) -> tuple[jax.Array, Stats]:
+        """Outputs of all routed experts: null experts add theirs to what is served."""
+        null = self.null
+        if null is None:
+            return self.serve(params["experts"], plan, x, G)
+        y, counts = self.serve(params["experts"], plan.first(self.num_experts), x, G)
+
+        def of_group(plan, x_TD):
+            return null.serve(params["null"], plan, x_TD, self.num_experts)
+
+        return y + (of_group if G == 1 else jax.vmap(of_group))(plan, x), counts
 
     def _losses(self, terms: Terms, B: int, L: int, G: int) -> tuple[Terms, Terms, Terms]:
         """Losses and metrics, averaged over pieces of their scope; sums if that is the batch."""
@@ -167,14 +182,18 @@ class MoE:
         found = jax.vmap(lambda piece: self.router.losses(piece, tokens))(sums)
         return *jax.tree.map(lambda a: jnp.mean(a, axis=0), found), {}
 
+    def sizes(self, path: str, tokens: int) -> tuple[Size, ...]:
+        """What a mesh splits, in calls of that many tokens."""
+        E, shared = self.num_experts, self.shared
+        return (
+            Size(f"{path}.num_experts={E}", "E", E),
+            *self.experts.sizes(f"{path}.experts"),
+            *(() if shared is None else shared.sizes(f"{path}.shared")),
+            *self.dispatch.sizes(f"{path}.dispatch", tokens),
+        )
+
     def check(self, path: str, tokens: int) -> None:
         """Raises Mistake, one line that starts with `path`, for impossible fields."""
-        if self.num_experts < 1:
-            raise Mistake(f"{path}.num_experts={self.num_experts}: must be >= 1")
-        if self.experts.width < 1:
-            raise Mistake(f"{path}.experts.width={self.experts.width}: must be >= 1")
-        if self.shared is not None and self.shared.ffn.width < 1:
-            raise Mistake(f"{path}.shared.ffn.width={self.shared.ffn.width}: must be >= 1")
         if self.null is not None:
             self.null.check(f"{path}.null")
         self.router.check(f"{path}.router", self.routed_experts)
@@ -184,13 +203,3 @@ class MoE:
 def _devices(B: int) -> int:
     """Into how many parts the mesh in use splits a batch of B sequences."""
     return math.gcd(B, sharding.batch_parts())
-
-
-def _without_null(plan: Plan, E: int) -> Plan:
-    """The plan of the first E experts; choices of others are not made, or rather made elsewhere."""
-    if isinstance(plan, Choices):
-        own = plan.expert_TK < E
-        return Choices(jnp.where(own, plan.expert_TK, E), jnp.where(own, plan.gate_TK, 0))
-    if isinstance(plan, Slots):
-        return Slots(plan.token_EC[:E], plan.gate_EC[:E])
-    return Mix(plan.dispatch_TEC[:, :E], plan.combine_TEC[:, :E])

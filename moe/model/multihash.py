@@ -6,26 +6,57 @@ plan, choice k of a token lies in the k-th of K equal blocks of experts.
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
-from moe.dispatch.contract import Stats, no_drops
+from moe.dispatch import parallel
+from moe.dispatch.contract import Dispatch, no_drops
 from moe.dispatch.rows import take_rows
-from moe.experts.contract import Experts, batched_product
+from moe.experts.contract import Experts, Pool, batched_product
 from moe.experts.feed_forward import ReLU
+from moe.fields import AtLeast
 from moe.kernels.blocked import Blocked
 from moe.kernels.contract import Groups
 from moe.kernels.grouped import PerPlatform, grouped_product
 from moe.model.layer import MoE
 from moe.order import sort_choices
-from moe.params import Params
-from moe.plan import Choices, Plan
+from moe.params import Params, Size
+from moe.plan import Choices
 from moe.registry import Mistake
 from moe.routers.contract import Router
 from moe.routers.hash import Hash
 from moe.routers.parts.tables import BlockTable
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts(Dispatch):
+    """Applies the parts of each hash in turn, once to x and once to v; drops nothing.
+
+    Attributes:
+      block: rows that are multiplied at once, as long as a part has so many.
+    """
+
+    block: int
+
+    def __call__(self, plan, x_TD, pool):
+        """Computes y_TD."""
+        assert isinstance(plan, Choices)  # of a hash: `check` sees to it
+        (T, D), E, K = x_TD.shape, pool.E, plan.expert_TK.shape[1]
+        if D % K:
+            raise Mistake(f"model.model_width={D}: must be divisible by router.k={K} (multihash)")
+        weights = jax.tree.map(lambda w: w.astype(x_TD.dtype), pool.params)
+
+        def of_block(k, rows, w):
+            part = slice(k * E // K, (k + 1) * E // K)
+            own = Choices(plan.expert_TK[:, k : k + 1] - part.start, plan.gate_TK[:, k : k + 1])
+            return _apply(own, rows, w[part], self.block)
+
+        v = [jax.nn.relu(of_block(k, x_TD, weights["w_in_EDF"])) for k in range(K)]
+        v_TU = jnp.concatenate(v, axis=1)
+        y = [of_block(k, v_TU, weights["w_out_EUP"]) for k in range(K)]
+        return jnp.concatenate(y, axis=1), no_drops(plan, T, E)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +72,10 @@ class MultiHash(MoE):
       block: rows that are multiplied at once, as long as a part has so many.
     """
 
-    splits_experts: ClassVar[bool] = False
-    tokenwise: ClassVar[bool] = True
-
-    num_experts: int = 16
+    num_experts: Annotated[int, AtLeast(1)] = 16
     router: Router = Hash(k=2, table=BlockTable())
     experts: Experts = ReLU()
-    block: int = 256
+    block: Annotated[int, AtLeast(1)] = 256
 
     def initializers(self, D, V):
         """Replaces the experts' weights by w_in_EDF and w_out_EUP, U = K F and P = D / K."""
@@ -61,22 +89,16 @@ class MultiHash(MoE):
             "w_out_EUP": jax.random.normal(keys[1], (E, K * F, D // K)) / (K * F) ** 0.5,
         }
 
-    def _serve(self, params: Params, plan: Plan, x_TD: jax.Array) -> tuple[jax.Array, Stats]:
-        """Applies the parts of each hash in turn, once to x and once to v."""
-        (T, D), E, K = x_TD.shape, self.num_experts, self.router.k
-        if D % K:
-            raise Mistake(f"model.model_width={D}: must be divisible by router.k={K} (multihash)")
-        weights = jax.tree.map(lambda w: w.astype(x_TD.dtype), params["experts"])
+    def serve(self, params, plan, x, groups):
+        """Applies the parts, on every device to its own tokens."""
+        pool = Pool(params, self.experts, self.num_experts)
+        return parallel.serve(Parts(self.block), plan, x, pool, groups)
 
-        def of_block(k, rows, w):
-            part = slice(k * E // K, (k + 1) * E // K)
-            own = Choices(plan.expert_TK[:, k : k + 1] - part.start, plan.gate_TK[:, k : k + 1])
-            return _apply(own, rows, w[part], self.block)
-
-        v = [jax.nn.relu(of_block(k, x_TD, weights["w_in_EDF"])) for k in range(K)]
-        v_TU = jnp.concatenate(v, axis=1)
-        y = [of_block(k, v_TU, weights["w_out_EUP"]) for k in range(K)]
-        return jnp.concatenate(y, axis=1), no_drops(plan, T, E)
+    def sizes(self, path, tokens):
+        """Beside those of MoE without its dispatcher's: experts stay in one part."""
+        what = f"the one part of the experts of {path}={type(self).__name__}"
+        own = [size for size in super().sizes(path, tokens) if size.letter != "G"]
+        return (*own, Size(what, "E", 1), Size(what, "F", 1))
 
     def check(self, path, tokens):
         """Raises Mistake unless the router deals into blocks, beside what MoE checks."""
@@ -90,8 +112,6 @@ class MultiHash(MoE):
             )
         if self.null is not None:
             raise Mistake(f"{path}.null: must be none in a multihash layer")
-        if self.block < 1:
-            raise Mistake(f"{path}.block={self.block}: must be >= 1")
 
 
 def _apply(plan: Choices, x_TA: jax.Array, w_EAO: jax.Array, block: int) -> jax.Array:

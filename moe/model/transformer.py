@@ -4,7 +4,7 @@ Pre-norm blocks with RMSNorm (arXiv 1910.07467), scanned over depth.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,13 @@ from flax import linen as nn
 from moe.devices import sharding
 from moe.experts.contract import Experts, apply_one
 from moe.experts.feed_forward import SwiGLU
+from moe.fields import AtLeast
 from moe.model.attention import Attention
 from moe.model.depth import Reports, in_depth_order
 from moe.model.flax_host import LinenMoE
 from moe.model.layer import Aux, MoE
+from moe.params import Size
+from moe.plan import Tokens
 from moe.registry import Mistake
 from moe.routers.contract import Router
 from moe.routers.layout import Layout
@@ -48,8 +51,7 @@ class Block(nn.Module):
     def __call__(
         self,
         x_BLD: jax.Array,
-        id_BL: jax.Array,
-        label_BL: jax.Array | None,
+        tokens: Tokens,
         rng: jax.Array | None,
     ) -> tuple[jax.Array, Aux | None]:
         """Returns x_BLD for the next block, and what an MoE layer reports."""
@@ -63,7 +65,7 @@ class Block(nn.Module):
             x_BLD = x_BLD + DenseFFN(self.ffn, name="ffn")(normed_BLD)
             return sharding.constrain(x_BLD, "BLD"), None
         host = LinenMoE(self.moe, self.vocab_size, name="moe")
-        y_BLD, aux = host(normed_BLD, id_BL, rng, label_BL)
+        y_BLD, aux = host(normed_BLD, tokens, rng)
         return sharding.constrain(x_BLD + y_BLD, "BLD"), aux
 
 
@@ -80,8 +82,7 @@ class Period(nn.Module):
     def __call__(
         self,
         x_BLD: jax.Array,
-        id_BL: jax.Array,
-        label_BL: jax.Array | None,
+        tokens: Tokens,
         rng: jax.Array | None,
     ) -> tuple[jax.Array, tuple[Aux, ...]]:
         """Returns x_BLD and the reports of the period's MoE layers."""
@@ -91,7 +92,7 @@ class Period(nn.Module):
             block = Block(
                 self.attention, self.ffn, moe, self.num_layers, self.vocab_size, name=f"block{p}"
             )
-            x_BLD, aux = block(x_BLD, id_BL, label_BL, rngs[p])
+            x_BLD, aux = block(x_BLD, tokens, rngs[p])
             reports += [] if aux is None else [aux]
         return x_BLD, tuple(reports)
 
@@ -121,8 +122,8 @@ class Transformer(nn.Module):
     """
 
     vocab_size: int = 2048
-    num_layers: int = 4
-    model_width: int = 128
+    num_layers: Annotated[int, AtLeast(1)] = 4
+    model_width: Annotated[int, AtLeast(1)] = 128
     attention: Attention = Attention()
     ffn: Experts = SwiGLU()
     moe: MoE | None = None
@@ -131,7 +132,7 @@ class Transformer(nn.Module):
     tied_head: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "dots", "period"] = "none"
-    unroll: int = 1
+    unroll: Annotated[int, AtLeast(1)] = 1
 
     @property
     def routers(self) -> tuple[Router, ...]:
@@ -154,32 +155,28 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        id_BL: jax.Array,
-        rng: jax.Array | None = None,
-        label_BL: jax.Array | None = None,
-    ) -> tuple[jax.Array, "Reports | None"]:
+        self, tokens: Tokens, rng: jax.Array | None = None
+    ) -> tuple[jax.Array, Reports | None]:
         """Returns logits_BLV (float32) and what the MoE layers report, or None when dense.
 
-        rng=None is evaluation: no router noise, deterministic. label_BL: a human label of every
-        token, for routers that read one.
+        rng=None is evaluation: no router noise, deterministic.
         """
         V, D, moes = self.vocab_size, self.model_width, self.moes
         embedding_VD = self.param("embedding_VD", nn.initializers.normal(D**-0.5), (V, D))
         embedding_VD = sharding.gathered({"embedding_VD": embedding_VD})["embedding_VD"]
-        x_BLD = (jnp.take(embedding_VD, id_BL, axis=0) * D**0.5).astype(self.dtype)
+        x_BLD = (jnp.take(embedding_VD, tokens.id_BL, axis=0) * D**0.5).astype(self.dtype)
         x_BLD = sharding.constrain(x_BLD, "BLD")
         scan_length = self.num_layers // len(moes)
         layers = nn.scan(
             _rematerialized(Period, self.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast if rng is None else 0),
+            in_axes=(nn.broadcast, nn.broadcast if rng is None else 0),
             length=scan_length,
             unroll=min(self.unroll, scan_length),
         )(self.attention, self.ffn, moes, self.num_layers, V, name="layers")
         rng_N = None if rng is None else jax.random.split(rng, scan_length)
-        x_BLD, places = layers(x_BLD, id_BL, label_BL, rng_N)
+        x_BLD, places = layers(x_BLD, tokens, rng_N)
         x_BLD = nn.RMSNorm(dtype=x_BLD.dtype, name="final_norm")(x_BLD)
         if self.tied_head:
             head_DV = embedding_VD.T
@@ -191,16 +188,22 @@ class Transformer(nn.Module):
         )
         return sharding.constrain(logits_BLV, "BLV"), in_depth_order(places)
 
+    def sizes(self, path: str, tokens: int) -> tuple[Size, ...]:
+        """What a mesh splits, in calls of that many tokens."""
+        D, V, dense = self.model_width, self.vocab_size, len(self.moe_layers) < self.num_layers
+        return (
+            Size(f"{path}.model_width={D}", "D", D),
+            Size(f"{path}.vocab_size={V}", "V", V),
+            *self.attention.sizes(f"{path}.attention"),
+            *(self.ffn.sizes(f"{path}.ffn") if dense else ()),
+            *(() if self.moe is None else self.moe.sizes(f"{path}.moe", tokens)),
+        )
+
     def check(self, path: str, tokens: int) -> None:
         """Raises Mistake, one line with the dotted path, for impossible fields.
 
         tokens: what one call of the model sees, for dispatchers that group them.
         """
-        for name in ("vocab_size", "num_layers", "model_width", "unroll"):
-            if getattr(self, name) < 1:
-                raise Mistake(f"{path}.{name}={getattr(self, name)}: must be >= 1")
-        if self.ffn.width < 1:
-            raise Mistake(f"{path}.ffn.width={self.ffn.width}: must be >= 1")
         self.attention.check(f"{path}.attention")
         layers = self.moe_layers
         wrong = [n for n in layers if not 0 <= n < self.num_layers]

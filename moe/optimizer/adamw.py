@@ -1,12 +1,13 @@
 """AdamW (arXiv 1711.05101) with a learning-rate schedule, clipping and a weight-decay mask."""
 
 import dataclasses
+from typing import Annotated
 
 import optax
 
+from moe.fields import Above, AtLeast, Within
 from moe.optimizer.schedules import Schedule, WarmupStableDecay
 from moe.params import decayed
-from moe.registry import Mistake
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,13 +22,13 @@ class Optimizer:
       clip: largest global norm of the gradient; 0 does not clip.
     """
 
-    learning_rate: float = 3e-3
+    learning_rate: Annotated[float, Above(0)] = 3e-3
     schedule: Schedule = WarmupStableDecay()
-    weight_decay: float = 0.1
-    b1: float = 0.9
-    b2: float = 0.95
-    eps: float = 1e-8
-    clip: float = 1.0
+    weight_decay: Annotated[float, AtLeast(0)] = 0.1
+    b1: Annotated[float, Within(0, 1, "[)")] = 0.9
+    b2: Annotated[float, Within(0, 1, "[)")] = 0.95
+    eps: Annotated[float, Above(0)] = 1e-8
+    clip: Annotated[float, AtLeast(0)] = 1.0
 
     def transformation(self, steps: int) -> optax.GradientTransformation:
         """The optax optimizer for a run of `steps` steps."""
@@ -42,14 +43,5 @@ class Optimizer:
         return optax.chain(optax.clip_by_global_norm(self.clip), adamw) if self.clip else adamw
 
     def check(self, path: str) -> None:
-        """Raises Mistake, one line that starts with `path`, for impossible fields."""
-        for name in ("weight_decay", "clip"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise Mistake(f"{path}.{name}={getattr(self, name)}: must be a number >= 0")
-        for name in ("learning_rate", "eps"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise Mistake(f"{path}.{name}={getattr(self, name)}: must be a number > 0")
-        for name in ("b1", "b2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise Mistake(f"{path}.{name}={getattr(self, name)}: must be in [0, 1)")
+        """Raises Mistake, one line that starts with `path`, for an impossible schedule."""
         self.schedule.check(f"{path}.schedule")

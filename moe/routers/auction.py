@@ -2,15 +2,15 @@
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from moe.fields import AtLeast, Within
 from moe.registry import Mistake
-from moe.routers.parts.losses import Losses
+from moe.routers.parts.losses import UNWEIGHTED, Losses
 from moe.routers.parts.scores import Score, Sigmoid
-from moe.routers.sinkhorn import _NONE
 from moe.routers.top_k import TopK
 
 
@@ -28,9 +28,9 @@ class Base(TopK):
 
     k: int = 1
     score: Score = Sigmoid()
-    losses: Losses = _NONE
-    tolerance: float = 0.01
-    iterations: int = 2000
+    losses: Losses = UNWEIGHTED
+    tolerance: Annotated[float, Within(0, 1, "()")] = 0.01
+    iterations: Annotated[int, AtLeast(1)] = 2000
 
     causal_in_training: ClassVar[bool] = False
 
@@ -41,14 +41,10 @@ class Base(TopK):
         return balanced_assignment(logits.noisy_TE, self.tolerance, self.iterations)[:, None]
 
     def check(self, path, num_experts):
-        """Raises Mistake for k > 1 and impossible tolerances, beside what top_k checks."""
+        """Raises Mistake for k > 1, beside what top_k checks."""
         super().check(path, num_experts)
         if self.k != 1:
             raise Mistake(f"{path}.k={self.k}: must be 1 for base")
-        if not 0 < self.tolerance < 1:
-            raise Mistake(f"{path}.tolerance={self.tolerance}: must be in (0, 1)")
-        if self.iterations < 1:
-            raise Mistake(f"{path}.iterations={self.iterations}: must be >= 1")
 
 
 def balanced_assignment(score_TE: jax.Array, tolerance: float, iterations: int) -> jax.Array:

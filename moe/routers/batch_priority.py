@@ -5,13 +5,14 @@ so a token's fate depends on all tokens of its group.
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from moe.fields import Above
 from moe.order import owners, slot_rows
-from moe.plan import Choices, Slots, capacity, check_capacity
+from moe.plan import Choices, Slots, capacity
 from moe.routers.top_k import TopK
 
 
@@ -23,7 +24,7 @@ class BatchPriority(TopK):
       capacity_factor: slots per expert over assignments per expert at perfect balance.
     """
 
-    capacity_factor: float = 1.0
+    capacity_factor: Annotated[float, Above(0)] = 1.0
 
     causal: ClassVar[bool] = False
     causal_in_training: ClassVar[bool] = False
@@ -45,11 +46,6 @@ class BatchPriority(TopK):
         """At most k, and as many as there are slots for."""
         del E, T
         return self.k * min(1.0, self.capacity_factor)
-
-    def check(self, path, num_experts):
-        """Raises Mistake unless 0 < capacity_factor, beside what top_k checks."""
-        super().check(path, num_experts)
-        check_capacity(path, self.capacity_factor)
 
 
 def fill(plan: Choices, order_T: jax.Array, E: int, C: int) -> Slots:

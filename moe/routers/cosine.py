@@ -1,11 +1,12 @@
 """Cosine routing in a low dimension with a learned temperature (X-MoE, arXiv 2204.09179)."""
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
-from moe.registry import Mistake
+from moe.fields import AtLeast
 from moe.routers.parts.ranking import product
 from moe.routers.top_k import TopK
 
@@ -19,8 +20,8 @@ class Cosine(TopK):
       temperature: at step 0; learned as a logarithm, never below 0.01.
     """
 
-    width: int = 0
-    temperature: float = 0.3
+    width: Annotated[int, AtLeast(0, "0 is half the experts")] = 0
+    temperature: Annotated[float, AtLeast(0.01)] = 0.3
 
     def init(self, key, D, E, V):
         """Makes w_DA, w_AE and log_temperature."""
@@ -46,14 +47,6 @@ class Cosine(TopK):
         temperature = jnp.exp(jnp.maximum(params["log_temperature"], jnp.log(0.01)))
         cos_TE = product(_unit(low_TA, 1), _unit(self.weights(params, rng), 0))
         return cos_TE / temperature
-
-    def check(self, path, num_experts):
-        """Raises Mistake for a negative width or temperature, beside what top_k checks."""
-        super().check(path, num_experts)
-        if self.width < 0:
-            raise Mistake(f"{path}.width={self.width}: must be >= 0 (0 is half the experts)")
-        if not 0.01 <= self.temperature < float("inf"):
-            raise Mistake(f"{path}.temperature={self.temperature}: must be a number >= 0.01")
 
 
 def _unit(vector: jax.Array, axis: int) -> jax.Array:

@@ -1,14 +1,15 @@
 """No choice: every token reads every expert, the k = E end of the scale."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from moe.fields import AtLeast
 from moe.plan import Choices
 from moe.routers.contract import Router, Routing
-from moe.routers.parts.losses import Losses, check_weight
+from moe.routers.parts.losses import UNWEIGHTED, Losses
 from moe.routers.parts.ranking import init_matrix, product
 
 
@@ -44,8 +45,8 @@ class DenseSoftmax(Router):
       init_scale: router weights start with standard deviation init_scale / sqrt(D).
     """
 
-    losses: Losses = Losses(load_balance=0.0, z_loss=0.0)
-    init_scale: float = 1.0
+    losses: Losses = UNWEIGHTED
+    init_scale: Annotated[float, AtLeast(0)] = 1.0
 
     def init(self, key, D, E, V):
         """Makes w_DE in float32."""
@@ -66,12 +67,6 @@ class DenseSoftmax(Router):
         """All of them."""
         del T
         return E
-
-    def check(self, path, num_experts):
-        """Raises Mistake for a negative loss weight."""
-        del num_experts
-        check_weight(path, "init_scale", self.init_scale)
-        self.losses.check(f"{path}.losses")
 
 
 def _everyone(T: int, E: int) -> jax.Array:

@@ -5,14 +5,15 @@ picked depends on the other tokens of its group, later ones too: no causal langu
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from moe.plan import Slots, capacity, check_capacity
+from moe.fields import Above, AtLeast
+from moe.plan import Slots, capacity
 from moe.routers.contract import Router, Routing
-from moe.routers.parts.losses import Losses, check_weight
+from moe.routers.parts.losses import Losses
 from moe.routers.parts.ranking import init_matrix, product
 
 
@@ -26,9 +27,9 @@ class ExpertChoice(Router):
       init_scale: router weights start with standard deviation init_scale / sqrt(D).
     """
 
-    capacity_factor: float = 2.0
+    capacity_factor: Annotated[float, Above(0)] = 2.0
     losses: Losses = Losses(load_balance=0.0, z_loss=0.001)
-    init_scale: float = 1.0
+    init_scale: Annotated[float, AtLeast(0)] = 1.0
 
     causal: ClassVar[bool] = False
     causal_in_training: ClassVar[bool] = False
@@ -56,10 +57,3 @@ class ExpertChoice(Router):
         """capacity_factor, at most all."""
         del T
         return min(self.capacity_factor, E)
-
-    def check(self, path, num_experts):
-        """Raises Mistake unless 0 < capacity_factor."""
-        del num_experts
-        check_capacity(path, self.capacity_factor)
-        check_weight(path, "init_scale", self.init_scale)
-        self.losses.check(f"{path}.losses")

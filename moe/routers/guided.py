@@ -5,13 +5,14 @@ domain label; supervising a router keeps it able to route without one.
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from moe.fields import AtLeast
 from moe.registry import Mistake
-from moe.routers.parts.losses import Losses, check_weight
+from moe.routers.parts.losses import Losses
 from moe.routers.parts.ranking import choose
 from moe.routers.top_k import TopK
 
@@ -24,18 +25,13 @@ class GuidedLosses(Losses):
       guidance: weight of -log of the probability that all experts of the label have together.
     """
 
-    guidance: float = 0.1
+    guidance: Annotated[float, AtLeast(0)] = 0.1
 
     def __call__(self, sums, tokens):
         """Adds the guidance loss."""
         losses, metrics = super().__call__(sums, tokens)
         guidance = sums["guidance_T"] / tokens
         return {**losses, "guidance": self.guidance * guidance}, {**metrics, "guidance": guidance}
-
-    def check(self, path):
-        """Raises Mistake for a negative weight."""
-        super().check(path)
-        check_weight(path, "guidance", self.guidance)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +46,7 @@ class Supervised(TopK):
     """
 
     losses: GuidedLosses = GuidedLosses(load_balance=0.0)
-    labels: int = 5
+    labels: Annotated[int, AtLeast(1)] = 5
 
     needs_labels: ClassVar[bool] = True
 
@@ -68,12 +64,6 @@ class Supervised(TopK):
         guidance_T = jnp.where(id_T < 0, 0, guidance_T)
         return routing.replace(terms={**routing.terms, "guidance_T": guidance_T})
 
-    def check(self, path, num_experts):
-        """Raises Mistake unless labels >= 1, beside what top_k checks."""
-        super().check(path, num_experts)
-        if self.labels < 1:
-            raise Mistake(f"{path}.labels={self.labels}: must be >= 1")
-
 
 @dataclasses.dataclass(frozen=True)
 class Labelled(TopK):
@@ -89,7 +79,7 @@ class Labelled(TopK):
 
     k: int = 1
     losses: Losses = Losses(load_balance=0.0)
-    labels: int = 5
+    labels: Annotated[int, AtLeast(1)] = 5
 
     needs_labels: ClassVar[bool] = True
 
@@ -109,8 +99,6 @@ class Labelled(TopK):
     def check(self, path, num_experts):
         """Raises Mistake unless every label has k experts, beside what top_k checks."""
         super().check(path, num_experts)
-        if self.labels < 1:
-            raise Mistake(f"{path}.labels={self.labels}: must be >= 1")
         least = max(1, num_experts // self.labels)
         if self.k > least:
             raise Mistake(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moe.params import state, with_state
 from moe.plan import Choices
 from moe.registry import Mistake
 from moe.routers.contract import Router, Routing, check_choices
@@ -61,7 +62,7 @@ class Hash(Router):
         draw_VE = jax.random.uniform(key, (self.key.rows(V), E))
         expert_VK = jnp.argsort(draw_VE, axis=1)[:, : self.k].astype(jnp.int32)
         gate = self.gate.init(jax.random.fold_in(key, 1), D, E)
-        return {**gate, "state": {"expert_VK": expert_VK}}
+        return with_state(gate, expert_VK=expert_VK)
 
     def keys(self, id_BL, label_BL):
         """The rows of the table."""
@@ -71,12 +72,12 @@ class Hash(Router):
     def __call__(self, params, x_TD, id_T, E, rng):
         """Looks the keys id_T up. Out-of-range keys clip to the last row."""
         del E, rng
-        expert_TK = jnp.take(params["state"]["expert_VK"], id_T, axis=0, mode="clip")
+        expert_TK = jnp.take(state(params)["expert_VK"], id_T, axis=0, mode="clip")
         return Routing(Choices(expert_TK, self.gate(params, x_TD, expert_TK)))
 
     def fit(self, params, E, corpus, seed):
         """Hands the table to `table.fit`; runs on the host."""
-        expert_VK = np.asarray(params["state"]["expert_VK"])
+        expert_VK = np.asarray(state(params)["expert_VK"])
         rows = self.key.rows(len(corpus.count_V))
         if len(expert_VK) != rows:
             raise Mistake(
@@ -84,8 +85,7 @@ class Hash(Router):
                 f"table of {rows} rows, this one has {len(expert_VK)}"
             )
         fitted = self.table.fit(expert_VK, E, self.key.count(corpus), corpus, seed)
-        state = {"expert_VK": jnp.asarray(fitted, jnp.int32)}
-        return {**params, "state": {**params["state"], **state}}
+        return with_state(params, expert_VK=jnp.asarray(fitted, jnp.int32))
 
     def choices(self, E, T):
         """k."""
@@ -93,9 +93,8 @@ class Hash(Router):
         return self.k
 
     def check(self, path, num_experts):
-        """Raises Mistake for impossible k, keys and tables."""
+        """Raises Mistake for impossible k and tables."""
         check_choices(path, self.k, num_experts)
-        self.key.check(f"{path}.key")
         self.table.check(f"{path}.table")
         if self.table.of_tokens and not isinstance(self.key, Token):
             raise Mistake(

@@ -5,13 +5,14 @@ Spherical k-means with exponential moving averages, as in the Routing Transforme
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from moe.fields import Within
+from moe.params import state, with_state
 from moe.plan import Choices
-from moe.registry import Mistake
 from moe.routers.contract import Router, Routing, check_choices
 from moe.routers.parts.ranking import choose
 
@@ -26,20 +27,20 @@ class KMeans(Router):
     """
 
     k: int = 1
-    decay: float = 0.99
+    decay: Annotated[float, Within(0, 1, "[)")] = 0.99
 
     learned: ClassVar[bool] = False
 
     def init(self, key, D, E, V):
         """Makes state.centroid_ED, unit vectors."""
         del V
-        return {"state": {"centroid_ED": _unit(jax.random.normal(key, (E, D)))}}
+        return with_state({}, centroid_ED=_unit(jax.random.normal(key, (E, D))))
 
     def __call__(self, params, x_TD, id_T, E, rng):
         """Routes x_TD; stats hold the sum of the unit vectors that each centroid got."""
         del id_T, rng
         unit_TD = jax.lax.stop_gradient(_unit(x_TD.astype(jnp.float32)))
-        centroid_ED = params["state"]["centroid_ED"]
+        centroid_ED = state(params)["centroid_ED"]
         cos_TE = jnp.einsum("TD,ED->TE", unit_TD, centroid_ED, precision="highest")
         expert_TK = choose(cos_TE, self.k)
         plan = Choices(expert_TK, jnp.full(expert_TK.shape, 1 / self.k, jnp.float32))
@@ -48,11 +49,11 @@ class KMeans(Router):
 
     def update(self, params, load_E, stats):
         """Moves each centroid towards the mean of its tokens; one without tokens stays."""
-        centroid_ED = params["state"]["centroid_ED"]
+        centroid_ED = state(params)["centroid_ED"]
         mean_ED = stats["sum"] / jnp.maximum(load_E, 1)[:, None]
         moved_ED = _unit(self.decay * centroid_ED + (1 - self.decay) * mean_ED)
         kept = (load_E == 0)[:, None]
-        return {**params, "state": {"centroid_ED": jnp.where(kept, centroid_ED, moved_ED)}}
+        return with_state(params, centroid_ED=jnp.where(kept, centroid_ED, moved_ED))
 
     def choices(self, E, T):
         """k."""
@@ -60,10 +61,8 @@ class KMeans(Router):
         return self.k
 
     def check(self, path, num_experts):
-        """Raises Mistake for impossible k and decay."""
+        """Raises Mistake for impossible k."""
         check_choices(path, self.k, num_experts)
-        if not 0 <= self.decay < 1:
-            raise Mistake(f"{path}.decay={self.decay}: must be in [0, 1)")
 
 
 def _unit(vector: jax.Array) -> jax.Array:

@@ -6,12 +6,14 @@ up. It is state: no gradient, no optimizer, in every checkpoint.
 """
 
 import dataclasses
+from typing import Annotated
 
 import jax.numpy as jnp
 
+from moe.fields import AtLeast
+from moe.params import state, with_state
 from moe.plan import Choices
-from moe.registry import Mistake
-from moe.routers.parts.losses import Losses, check_weight
+from moe.routers.parts.losses import UNWEIGHTED, Losses
 from moe.routers.parts.ranking import choose
 from moe.routers.parts.rules import Rule, Sign
 from moe.routers.parts.scores import Score, Sigmoid
@@ -33,23 +35,21 @@ class LossFree(TopK):
     """
 
     score: Score = Sigmoid()
-    epsilon: float = 1e-20
-    losses: Losses = Losses(load_balance=0.0, z_loss=0.0)
+    epsilon: Annotated[float, AtLeast(0)] = 1e-20
+    losses: Losses = UNWEIGHTED
     rule: Rule = Sign()
-    rate: float = 1e-3
+    rate: Annotated[float, AtLeast(0)] = 1e-3
     centred: bool = False
-    rate_steps: int = 0
+    rate_steps: Annotated[int, AtLeast(0, "0 is never")] = 0
 
     def init(self, key, D, E, V):
         """Makes w_DE and state.bias_E = 0."""
         params = super().init(key, D, E, V)
-        state = params.get("state", {})
-        bias = {"bias_E": jnp.zeros(E), "step": jnp.zeros((), jnp.int32)}
-        return {**params, "state": {**state, **bias}}
+        return with_state(params, bias_E=jnp.zeros(E), step=jnp.zeros((), jnp.int32))
 
     def preference(self, params, score_TE):
         """score + bias."""
-        return score_TE + params["state"]["bias_E"][None]
+        return score_TE + state(params)["bias_E"][None]
 
     def counted(self, params, probability_TE, plan):
         """The k best scores where a loss weighs them, else the choices that were made."""
@@ -60,18 +60,10 @@ class LossFree(TopK):
     def update(self, params, load_E, stats):
         """Moves the bias by one step of the rule."""
         params = super().update(params, load_E, stats)
-        state = params["state"]
+        bias_E, step = state(params)["bias_E"], state(params)["step"]
         change_E = self.rate * self.rule(load_E)
         if self.centred:
             change_E = change_E - change_E.mean()
         if self.rate_steps:
-            change_E = jnp.where(state["step"] < self.rate_steps, change_E, 0)
-        moved = {"bias_E": state["bias_E"] + change_E, "step": state["step"] + 1}
-        return {**params, "state": {**state, **moved}}
-
-    def check(self, path, num_experts):
-        """Raises Mistake for a bad rate, beside what top_k checks."""
-        super().check(path, num_experts)
-        check_weight(path, "rate", self.rate)
-        if self.rate_steps < 0:
-            raise Mistake(f"{path}.rate_steps={self.rate_steps}: must be >= 0 (0 is never)")
+            change_E = jnp.where(step < self.rate_steps, change_E, 0)
+        return with_state(params, bias_E=bias_E + change_E, step=step + 1)

@@ -1,15 +1,16 @@
 """ReLU routing: a gate is open or shut by itself, sparsity is a loss (ReMoE, arXiv 2412.14711)."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
+from moe.fields import Above, AtLeast
+from moe.params import state, with_state
 from moe.plan import Choices
 from moe.registry import Mistake
 from moe.routers.contract import Router, Routing, check_choices
-from moe.routers.parts.losses import check_weight
 from moe.routers.parts.ranking import choose, init_matrix, product, take
 
 
@@ -54,9 +55,9 @@ class ReLURouter(Router):
 
     k: int = 1
     most: int = 0
-    start: float = 1e-8
-    factor: float = 1.2
-    init_scale: float = 1.0
+    start: Annotated[float, Above(0)] = 1e-8
+    factor: Annotated[float, Above(1)] = 1.2
+    init_scale: Annotated[float, AtLeast(0)] = 1.0
 
     fixed_choices: ClassVar[bool] = False
 
@@ -69,7 +70,7 @@ class ReLURouter(Router):
         """Makes w_DE and state.log_lambda."""
         del V
         w_DE = init_matrix(key, D, E, self.init_scale)
-        return {"w_DE": w_DE, "state": {"log_lambda": jnp.log(jnp.float32(self.start))}}
+        return with_state({"w_DE": w_DE}, log_lambda=jnp.log(jnp.float32(self.start)))
 
     def __call__(self, params, x_TD, id_T, E, rng):
         """Routes x_TD; shut gates are choices of expert E."""
@@ -84,7 +85,7 @@ class ReLURouter(Router):
         terms = {
             "gate_TE": gate_TE,
             "open_TE": (gate_TE > 0).astype(jnp.float32),
-            "strength_T": jnp.broadcast_to(jnp.exp(params["state"]["log_lambda"]), (T,)),
+            "strength_T": jnp.broadcast_to(jnp.exp(state(params)["log_lambda"]), (T,)),
         }
         stats = {"tokens": jnp.float32(T), "open": terms["open_TE"].sum()}
         return Routing(Choices(expert_TK, gate_TK), terms, stats=stats)
@@ -93,7 +94,7 @@ class ReLURouter(Router):
         """lambda *= factor^sign(open experts per token - k), eq. 9; each layer has its own."""
         excess = stats["open"] / stats["tokens"] - self.k
         change = jnp.sign(excess) * jnp.log(jnp.float32(self.factor))
-        return {**params, "state": {"log_lambda": params["state"]["log_lambda"] + change}}
+        return with_state(params, log_lambda=state(params)["log_lambda"] + change)
 
     def choices(self, E, T):
         """k, once the adaptive loss has settled."""
@@ -101,14 +102,9 @@ class ReLURouter(Router):
         return self.k
 
     def check(self, path, num_experts):
-        """Raises Mistake for impossible k, caps, factors and scales."""
+        """Raises Mistake for impossible k and caps."""
         check_choices(path, self.k, num_experts)
         if self.most and not self.k <= self.most <= num_experts:
             raise Mistake(
                 f"{path}.most={self.most}: must be 0 or in [k={self.k}, num_experts={num_experts}]"
             )
-        check_weight(path, "init_scale", self.init_scale)
-        if not 0 < self.start < float("inf"):
-            raise Mistake(f"{path}.start={self.start}: must be a number > 0")
-        if not 1 < self.factor < float("inf"):
-            raise Mistake(f"{path}.factor={self.factor}: must be a number > 1")

@@ -1,25 +1,21 @@
-"""Balanced assignment in training, greedy choice at evaluation.
+"""Balanced assignment in training, greedy choice at evaluation: Sinkhorn (arXiv 2202.01169).
 
-Sinkhorn: rows and columns of exp(logits) are normalised in turn, so that choosing the largest
-entry is nearly balanced (S-BASE in Clark et al. 2022, arXiv 2202.01169). BASE: the assignment of
-most summed score among those that give every expert the same number of tokens, found by an auction
-(Lewis et al. 2021, arXiv 2103.16716; Bertsekas and Castanon 1989 for objects that are alike).
-In training the choice for a token depends on all others; at evaluation it does not.
+Rows and columns of exp(logits) are normalised in turn, so that choosing the largest entry is
+nearly balanced (S-BASE in Clark et al. 2022). In training the choice for a token depends on all
+others; at evaluation it does not.
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from moe.registry import Mistake
-from moe.routers.parts.losses import Losses, check_weight
+from moe.fields import AtLeast
+from moe.routers.parts.losses import UNWEIGHTED, Losses
 from moe.routers.parts.ranking import choose
 from moe.routers.parts.scores import Score, Sigmoid
 from moe.routers.top_k import TopK
-
-_NONE = Losses(load_balance=0.0, z_loss=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +31,9 @@ class Sinkhorn(TopK):
 
     k: int = 1
     score: Score = Sigmoid()
-    losses: Losses = _NONE
-    tolerance: float = 1e-4
-    iterations: int = 100
+    losses: Losses = UNWEIGHTED
+    tolerance: Annotated[float, AtLeast(0)] = 1e-4
+    iterations: Annotated[int, AtLeast(1)] = 100
 
     causal_in_training: ClassVar[bool] = False
 
@@ -46,13 +42,6 @@ class Sinkhorn(TopK):
         if rng is None:
             return super().assign(params, logits, id_T, rng)
         return choose(normalise(logits.noisy_TE, self.tolerance, self.iterations), self.k)
-
-    def check(self, path, num_experts):
-        """Raises Mistake for impossible tolerances, beside what top_k checks."""
-        super().check(path, num_experts)
-        check_weight(path, "tolerance", self.tolerance)
-        if self.iterations < 1:
-            raise Mistake(f"{path}.iterations={self.iterations}: must be >= 1")
 
 
 def normalise(logits_TE: jax.Array, tolerance: float, iterations: int) -> jax.Array:

@@ -5,15 +5,14 @@ causal language model.
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from moe.fields import AtLeast
 from moe.plan import Mix
-from moe.registry import Mistake
 from moe.routers.contract import Router, Routing
-from moe.routers.parts.losses import check_weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +24,8 @@ class Soft(Router):
       scale: of the cosines at step 0; learned.
     """
 
-    slots: int = 4
-    scale: float = 1.0
+    slots: Annotated[int, AtLeast(1)] = 4
+    scale: Annotated[float, AtLeast(0)] = 1.0
 
     causal: ClassVar[bool] = False
     causal_in_training: ClassVar[bool] = False
@@ -53,10 +52,3 @@ class Soft(Router):
     def choices(self, E, T):
         """Expert rows per token."""
         return E * self.slots / T
-
-    def check(self, path, num_experts):
-        """Raises Mistake unless slots >= 1."""
-        del num_experts
-        check_weight(path, "scale", self.scale)
-        if self.slots < 1:
-            raise Mistake(f"{path}.slots={self.slots}: must be >= 1")

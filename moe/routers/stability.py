@@ -5,35 +5,34 @@ StableMoE (arXiv 2204.08396). Each is top-k in everything else.
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from moe.registry import Mistake
-from moe.routers.parts.losses import Losses
+from moe.fields import AtLeast
+from moe.params import state, with_state
+from moe.routers.parts.losses import UNWEIGHTED, Losses
 from moe.routers.parts.ranking import init_matrix
 from moe.routers.top_k import TopK
-
-_NONE = Losses(load_balance=0.0, z_loss=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Frozen(TopK):
     """A random projection fixed at step 0; the gates still follow the hidden state."""
 
-    losses: Losses = _NONE
+    losses: Losses = UNWEIGHTED
 
     learned: ClassVar[bool] = False
 
     def init(self, key, D, E, V):
         """Makes state.w_DE, which nothing moves."""
-        return {"state": super().init(key, D, E, V)}
+        return with_state({}, **super().init(key, D, E, V))
 
     def weights(self, params, rng):
         """The projection of step 0."""
         del rng
-        return params["state"]["w_DE"]
+        return state(params)["w_DE"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,22 +58,20 @@ class LearnedThenFrozen(TopK):
       learn_steps: length of the first stage, in optimizer steps.
     """
 
-    learn_steps: int = 100
+    learn_steps: Annotated[int, AtLeast(1)] = 100
 
     def init(self, key, D, E, V):
         """Makes w_DE, and its frozen copy and the step count in state."""
         params = super().init(key, D, E, V)
-        state = params.get("state", {})
-        frozen = {"w_DE": params["w_DE"], "step": jnp.zeros((), jnp.int32)}
-        return {**params, "state": {**state, **frozen}}
+        return with_state(params, w_DE=params["w_DE"], step=jnp.zeros((), jnp.int32))
 
     def _learning(self, params) -> jax.Array:
-        return params["state"]["step"] < self.learn_steps
+        return state(params)["step"] < self.learn_steps
 
     def weights(self, params, rng):
         """The weights that are learned, or the frozen copy."""
         del rng
-        return jnp.where(self._learning(params), params["w_DE"], params["state"]["w_DE"])
+        return jnp.where(self._learning(params), params["w_DE"], state(params)["w_DE"])
 
     def loss_weight(self, params):
         """0 in the second stage."""
@@ -83,12 +80,5 @@ class LearnedThenFrozen(TopK):
     def update(self, params, load_E, stats):
         """Counts the step; while learning, copies the weights."""
         params = super().update(params, load_E, stats)
-        state = params["state"]
-        moved = {"w_DE": self.weights(params, None), "step": state["step"] + 1}
-        return {**params, "state": {**state, **moved}}
-
-    def check(self, path, num_experts):
-        """Raises Mistake unless learn_steps >= 1, beside what top_k checks."""
-        super().check(path, num_experts)
-        if self.learn_steps < 1:
-            raise Mistake(f"{path}.learn_steps={self.learn_steps}: must be >= 1")
+        kept_DE = self.weights(params, None)
+        return with_state(params, w_DE=kept_DE, step=state(params)["step"] + 1)

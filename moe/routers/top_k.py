@@ -1,20 +1,21 @@
-"""Top-k token choice (Shazeer et al. 2017, arXiv 1701.06538) and models that are settings of it.
+"""Top-k token choice (Shazeer et al. 2017, arXiv 1701.06538), of which many models are settings.
 
 One product x w, one score, one choice. What systems do in different orders and with different
 constants are fields here; the router's arithmetic is float32 throughout.
 """
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 
-from moe.params import Params
+from moe.fields import AtLeast
+from moe.params import Params, state, with_state
 from moe.plan import Choices
 from moe.registry import Mistake
 from moe.routers.contract import Router, Routing, check_choices
-from moe.routers.parts.losses import Losses, check_weight
+from moe.routers.parts.losses import Losses
 from moe.routers.parts.noise import Noise, NoNoise
 from moe.routers.parts.ranking import choose, init_matrix, largest, product, take
 from moe.routers.parts.scores import Score, Softmax
@@ -53,14 +54,14 @@ class TopK(Router):
     score: Score = Softmax()
     order: Literal["score_first", "choose_first"] = "score_first"
     renormalize: bool = True
-    epsilon: float = 0.0
-    scale: float = 1.0
+    epsilon: Annotated[float, AtLeast(0)] = 0.0
+    scale: Annotated[float, AtLeast(0)] = 1.0
     groups: int = 1
     groups_kept: int = 1
     group_score: Literal["max", "top2_sum"] = "max"
     noise: Noise = NoNoise()
     losses: Losses = Losses()
-    init_scale: float = 1.0
+    init_scale: Annotated[float, AtLeast(0)] = 1.0
 
     def init(self, key, D, E, V):
         """Makes w_DE, and what noise and an adaptive loss weight need, in float32."""
@@ -68,7 +69,7 @@ class TopK(Router):
         params = {"w_DE": init_matrix(key, D, E, self.init_scale)}
         params |= self.noise.init(D, E)
         if self.losses.adaptive is not None:
-            params["state"] = {"log_weight": jnp.zeros(())}
+            params = with_state(params, log_weight=jnp.zeros(()))
         return params
 
     def weights(self, params: Params, rng: jax.Array | None) -> jax.Array:
@@ -156,15 +157,15 @@ class TopK(Router):
         """Factor of the load-balance loss."""
         if self.losses.adaptive is None:
             return 1.0
-        return jnp.exp(params["state"]["log_weight"])
+        return jnp.exp(state(params)["log_weight"])
 
     def update(self, params, load_E, stats):
         """Moves the adaptive loss weight, if there is one."""
         del stats
         if self.losses.adaptive is None:
             return params
-        log_weight = self.losses.adaptive.update(params["state"]["log_weight"], load_E)
-        return {**params, "state": {**params["state"], "log_weight": log_weight}}
+        log_weight = self.losses.adaptive.update(state(params)["log_weight"], load_E)
+        return with_state(params, log_weight=log_weight)
 
     def choices(self, E, T):
         """k."""
@@ -172,17 +173,13 @@ class TopK(Router):
         return self.k
 
     def check(self, path, num_experts):
-        """Raises Mistake for impossible k, groups, orders and weights."""
+        """Raises Mistake for impossible k, groups and orders."""
         check_choices(path, self.k, num_experts)
-        self.losses.check(f"{path}.losses")
-        for name in ("init_scale", "epsilon", "scale"):
-            check_weight(path, name, getattr(self, name))
         if self.order == "choose_first" and self.k == 1 and isinstance(self.score, Softmax):
             raise Mistake(
                 f"{path}.order=choose_first: a softmax over k=1 logit is always 1 and gives the "
                 "router no gradient; take score_first"
             )
-        self.noise.check(f"{path}.noise")
         if self.losses.load and not self.noise.gaussian:
             raise Mistake(
                 f"{path}.losses.load={self.losses.load}: needs noise with a deviation "

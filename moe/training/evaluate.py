@@ -15,6 +15,7 @@ from moe.devices import sharding
 from moe.experiment import Experiment
 from moe.model.transformer import Transformer
 from moe.params import Params
+from moe.plan import Tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,30 +63,28 @@ class Evaluation:
             "desk_loss": self.desk_loss,
         }
 
-    def router(self, model: Transformer) -> dict | None:
-        """Load per MoE layer and desk, as result.json holds it; None when dense."""
-        if self.load_YNE is None:
+    def router(self, model: Transformer) -> load.RouterLoad | None:
+        """Load per MoE layer and desk; None without experts."""
+        if self.load_YNE is None or self.dropped_N is None or model.moe is None:
             return None
         load_NE = self.load_YNE.sum(axis=0)
         desk_load = load.fractions(self.load_YNE)
-        return {
-            "causal": all(router.causal for router in model.routers),
-            "causal_in_training": all(router.causal_in_training for router in model.routers),
-            "layers": list(model.moe_layers),
-            "num_experts": model.moe.routed_experts,
-            "load_entropy": load.load_entropy(load_NE).tolist(),
-            "max_violation": load.max_violation(load_NE).tolist(),
-            "drop_rate": (self.dropped_N / load_NE.sum(axis=-1)).tolist(),
-            "dead_experts": load.dead_experts(load_NE).tolist(),
-            "load": load.fractions(load_NE).tolist(),
-            "desk_load": {d: desk_load[y].tolist() for y, d in enumerate(self.desks)},
-        }
+        return load.RouterLoad(
+            causal=all(router.causal for router in model.routers),
+            causal_in_training=all(router.causal_in_training for router in model.routers),
+            layers=list(model.moe_layers),
+            num_experts=model.moe.routed_experts,
+            metrics=load.measured(load.Load(load_NE, self.dropped_N)),
+            load=load.fractions(load_NE).tolist(),
+            desk_load={d: desk_load[y].tolist() for y, d in enumerate(self.desks)},
+        )
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def eval_step(model: Transformer, params: Params, batch: Any) -> tuple:
     """Per-window sums without router noise: nats_B, load_BNE and dropped_N (None when dense)."""
-    logits_BLV, reports = model.apply({"params": params}, batch.id_BL, None, batch.label_BL)
+    tokens = Tokens(batch.id_BL, batch.label_BL)
+    logits_BLV, reports = model.apply({"params": params}, tokens)
     nats_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, batch.target_BL)
     if reports is None:
         return sharding.everywhere(nats_BL.sum(axis=1)), None, None

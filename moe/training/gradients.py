@@ -16,6 +16,7 @@ import optax
 from moe.devices import sharding
 from moe.experiment import Experiment
 from moe.params import Params, merge_state
+from moe.plan import Tokens
 from moe.routers.parts.losses import Terms
 
 
@@ -45,20 +46,21 @@ def loss_fn(
     learned: Params,
     state: Params,
     experiment: Experiment,
-    batch: Any,
-    rng: jax.Array,
+    part: tuple[Any, jax.Array],
     totals: tuple[Terms, ...] | None = None,
 ) -> tuple[jax.Array, Metrics]:
     """Mean nats per token plus the router losses, each averaged over the MoE layers that have it.
 
-    totals: the sums behind the routers' losses over all microbatches, for losses whose scope is
-    the batch. A loss is then that of the whole batch, and its gradient this microbatch's share,
-    multiplied by the number of microbatches since the caller takes a mean.
+    Args:
+      part: a batch or microbatch, and its rng.
+      totals: the sums behind the routers' losses over all microbatches, for losses whose scope is
+        the batch. A loss is then that of the whole batch, and its gradient this microbatch's
+        share, multiplied by the number of microbatches since the caller takes a mean.
     """
+    batch, rng = part
     params = merge_state(learned, state)
-    logits_BLV, reports = experiment.model.apply(
-        {"params": params}, batch.id_BL, rng, batch.label_BL
-    )
+    tokens = Tokens(batch.id_BL, batch.label_BL)
+    logits_BLV, reports = experiment.model.apply({"params": params}, tokens, rng)
     nats_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, batch.target_BL)
     nats = nats_BL.mean()
     if reports is None:
@@ -114,7 +116,8 @@ def _batch_sums(experiment, learned, state, parts) -> tuple[Terms, ...] | None:
 
     def sums(part):
         batch, rng = part
-        return model.apply({"params": params}, batch.id_BL, rng, batch.label_BL)[1].sums
+        tokens = Tokens(batch.id_BL, batch.label_BL)
+        return model.apply({"params": params}, tokens, rng)[1].sums
 
     return _total(sums, parts)
 
@@ -136,11 +139,11 @@ def gradients(
     A = experiment.train.accumulate
     grad = jax.grad(loss_fn, has_aux=True)
     if A == 1:
-        return grad(learned, state, experiment, batch, rng)
+        return grad(learned, state, experiment, (batch, rng))
     batches = jax.tree.map(lambda a: _microbatches(a, A), batch)
     parts = batches, jax.random.split(rng, A)
     totals = _batch_sums(experiment, learned, state, parts)
-    grads, metrics = _total(lambda part: grad(learned, state, experiment, *part, totals), parts)
+    grads, metrics = _total(lambda part: grad(learned, state, experiment, part, totals), parts)
     mean = functools.partial(jax.tree.map, lambda a: a / A)
     counts = {name: getattr(metrics, name) for name in ("load_NE", "dropped_N", "stats")}
     return mean(grads), mean(metrics).replace(**counts)

@@ -65,6 +65,9 @@ def train(
 ) -> Result:
     """Runs an experiment to its end, from its newest whole checkpoint if there is any.
 
+    Over budget: what is run, on what, where and by which name; the rest, how it is heard, stopped
+    and watched, can be left out.
+
     Args:
       dataset: what `moe.data.loader.load` returns.
       directory: gets metrics.jsonl, tensorboard/ and, unless they go elsewhere, checkpoints/.
@@ -189,12 +192,8 @@ def train_row(experiment: Experiment, metrics: Metrics, step: int, seconds: list
     )
     router = None
     if metrics.load_NE is not None:
-        load_NE = np.asarray(metrics.load_NE)
-        router = {
-            "load_entropy": load.load_entropy(load_NE).tolist(),
-            "max_violation": load.max_violation(load_NE).tolist(),
-            "drop_rate": (np.asarray(metrics.dropped_N) / load_NE.sum(axis=-1)).tolist(),
-        }
+        asked = load.Load(np.asarray(metrics.load_NE), np.asarray(metrics.dropped_N))
+        router = load.measured(asked)
     return {
         "kind": "train",
         "step": step,

@@ -1,4 +1,4 @@
-"""The record of a run: JSON lines, the same scalars for TensorBoard and others, and a profile."""
+"""The record of a run: metrics as JSON lines, cut where a restart begins."""
 
 import contextlib
 import json

@@ -14,6 +14,7 @@ from moe.devices import sharding
 from moe.experiment import Experiment
 from moe.model.depth import map_routers
 from moe.params import Params, merge_state, split_state
+from moe.plan import Tokens
 from moe.training.gradients import Metrics, gradients
 
 
@@ -33,7 +34,7 @@ def init(experiment: Experiment, corpus: Corpus | None) -> TrainState:
     shape = (train.batch // train.accumulate, experiment.data.sequence_length)
     ids = jnp.zeros(shape, jnp.int32)
     key = jax.random.key(seed)
-    params = sharding.place(lambda key: model.init(key, ids, None, ids)["params"], key)
+    params = sharding.place(lambda key: model.init(key, Tokens(ids, ids))["params"], key)
     if model.moe is not None and corpus is not None:
         E = model.moe.routed_experts
 

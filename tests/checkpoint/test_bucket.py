@@ -10,8 +10,8 @@ import pytest
 from experiments.command import request
 from moe.checkpoint import history, places, restore
 from moe.training import record
-from tests.checkpoint.test_checkpoint import ABSTRACT, MINE, restored, same, state, written
 from tests.fakes.gcs import serve
+from tests.fakes.states import ABSTRACT, MINE, restored, same, state, written
 
 pytest.importorskip("gcsfs", reason="requirements-gs.txt is not installed")
 # What orbax leaves unfinished when a file is damaged is nobody's to await.

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import pytest
 
+from moe import fields
 from moe.checkpoint import history
 from moe.checkpoint.format import Identity
 
@@ -37,3 +38,11 @@ def test_a_class_that_moved_is_the_same_one(saved):
 def test_another_field_or_class_is_another_experiment(saved, change):
     with pytest.raises(ValueError, match="holds checkpoints of another experiment; "):
         restored(saved, NOW.replace(*change))
+
+
+def test_how_often_a_run_is_looked_at_is_no_part_of_it():
+    text = (
+        "a\n\nExperiment(\n    train=Train(\n        eval_every=250,\n        steps=5,\n    ),\n)\n"
+    )
+    assert fields.identity(text) == fields.identity(text.replace("eval_every=250", "eval_every=50"))
+    assert fields.identity(text) != fields.identity(text.replace("steps=5", "steps=6"))

@@ -82,7 +82,7 @@ MISTAKES = {  # what is wrong: the words, and the line that must come back
     ),
     "no documents": (
         f"show {STUDY}/top2 --set data.max_documents=0",
-        "data.max_documents=0: must be none or an int >= 1",
+        "data.max_documents=0: must be >= 1 or none",
     ),
 }
 

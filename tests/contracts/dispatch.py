@@ -2,7 +2,7 @@
 
 import jax
 
-from moe.dispatch.parallel import dispatch_here, serve
+from moe.dispatch.parallel import serve
 
 
 def mesh_of(data, expert):
@@ -12,10 +12,6 @@ def mesh_of(data, expert):
     return jax.make_mesh((data, expert), ("data", "expert"), axis_types=auto, devices=devices)
 
 
-def served(dispatch, plan, x_TD, experts, params, num_experts):
+def served(dispatch, plan, x_TD, pool):
     """What a layer does with one group of tokens, on the mesh in use or without one."""
-
-    def function(params, plan, x_TD):
-        return dispatch_here(dispatch, plan, x_TD, experts, params, num_experts)
-
-    return serve(function, params, plan, x_TD, 1, dispatch.tokenwise)
+    return serve(dispatch, plan, x_TD, pool, 1)

@@ -10,12 +10,14 @@ import numpy as np
 from moe import registry
 from moe.data.counts import Corpus
 from moe.dispatch.oracle import Oracle
+from moe.experts.contract import Pool
 from moe.experts.feed_forward import SwiGLU
 from moe.experts.null import NullExperts
 from moe.experts.shared import SharedExpert
+from moe.fields import check_fields
 from moe.model.layer import MoE
 from moe.params import split_state
-from moe.plan import Choices, Mix, Slots
+from moe.plan import Choices, Mix, Slots, Tokens
 
 B, L, D, E, V = 4, 16, 8, 16, 40
 T, LABELS = B * L, 5
@@ -43,13 +45,13 @@ def inputs(seed=0):
 def compiled(router):
     """params, and a jitted function (params, x, ids, labels, rng) -> (y_BLD, routing)."""
     params = router.init(jax.random.key(1), D, E, V)
-    experts = EXPERTS.init(jax.random.key(2), E, D)
+    pool = Pool(EXPERTS.init(jax.random.key(2), E, D), EXPERTS, E)
 
     @jax.jit
     def run(params, x_BLD, id_BL, label_BL, rng):
         x_TD, key_T = x_BLD.reshape(T, D), router.keys(id_BL, label_BL).reshape(T)
         routing = router(params, x_TD, key_T, E, rng)
-        y_TD = Oracle()(routing.plan, x_TD, EXPERTS, experts, E)[0]
+        y_TD = Oracle()(routing.plan, x_TD, pool)[0]
         return y_TD.reshape(B, L, D), routing
 
     return params, run
@@ -221,8 +223,7 @@ def fit_and_update_keep_the_parameters_form(router):
 
 
 def losses_are_formed_from_sums(router):
-    params, run = compiled(router)
-    terms = run(params, *inputs(), RNG)[1].terms
+    terms = compiled(router)[1](compiled(router)[0], *inputs(), RNG)[1].terms
     sums = jax.tree.map(lambda a: a.sum(axis=0), terms)
     losses, metrics = router.losses(sums, T)
     doubled, _ = router.losses(jax.tree.map(lambda a: 2 * a, sums), 2 * T)
@@ -242,7 +243,7 @@ def works_with_shared_and_null_experts(router):
 
     @jax.jit
     def both(params):
-        y_BLD, aux = layer(params, x_BLD, id_BL, None, label_BL)
+        y_BLD, aux = layer(params, x_BLD, Tokens(id_BL, label_BL))
         plan = router(inside, x_TD, router.keys(id_BL, label_BL).reshape(T), E, None).plan
 
         def experts(x_ECD):  # all experts in the router's numbering
@@ -265,11 +266,13 @@ def works_with_shared_and_null_experts(router):
 
 
 def impossible_fields_are_one_line(router):
+    check_fields(router, "model.moe.router")
     router.check("model.moe.router", E)
     for field, value in (("k", 0), ("k", E + 1), ("init_scale", -1.0), ("capacity_factor", -0.5)):
         if field in {f.name for f in dataclasses.fields(router)}:
             changed = dataclasses.replace(router, **{field: value})
             try:
+                check_fields(changed, "model.moe.router")
                 changed.check("model.moe.router", E)
             except ValueError as error:
                 assert str(error).startswith(f"model.moe.router.{field}={value}: ")

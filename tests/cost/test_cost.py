@@ -17,17 +17,19 @@ from moe.experts.shared import SharedExpert
 from moe.model.attention import Attention
 from moe.model.layer import MoE
 from moe.model.transformer import Transformer
+from moe.plan import Tokens
 from moe.routers.dense import Dense
 from moe.routers.hash import Hash
 from moe.routers.top_k import TopK
 
 
-def published(D, N, heads, F, E, k, V, qk_norm=False):
+def published(D, N, heads, experts, V):
+    F, E, k = experts
     return Transformer(
         vocab_size=V,
         num_layers=N,
         model_width=D,
-        attention=Attention(*heads, qk_norm=qk_norm),
+        attention=Attention(*heads),
         moe=MoE(num_experts=E, router=TopK(k=k), experts=SwiGLU(F)),
         moe_layers=tuple(range(N)),
         tied_head=False,
@@ -38,9 +40,9 @@ def published(D, N, heads, F, E, k, V, qk_norm=False):
     ("model", "total", "active"),
     [
         # Mixtral 8x7B and 8x22B (arXiv 2401.04088), Qwen3-30B-A3B (2505.09388).
-        (published(4096, 32, (32, 8, 128), 14336, 8, 2, 32000), 46_702_792_704, 12.880e9),
-        (published(6144, 56, (48, 8, 128), 16384, 8, 2, 32000), 140_620_634_112, 39.152e9),
-        (published(2048, 48, (32, 4, 128), 768, 128, 8, 151936, True), 30_532_122_624, 3.353e9),
+        (published(4096, 32, (32, 8, 128, False), (14336, 8, 2), 32000), 46_702_792_704, 12.880e9),
+        (published(6144, 56, (48, 8, 128, False), (16384, 8, 2), 32000), 140_620_634_112, 39.152e9),
+        (published(2048, 48, (32, 4, 128), (768, 128, 8), 151936), 30_532_122_624, 3.353e9),
     ],
 )
 def test_published_parameter_counts(model, total, active):
@@ -55,7 +57,7 @@ ARMS = [(arm, size) for size in STUDY.sizes for arm, _ in STUDY.arms]
 def test_counts_equal_the_parameter_tree(arm, size):
     experiment = STUDY.build(arm, size)
     shapes = jax.eval_shape(
-        lambda: experiment.model.init(jax.random.key(0), jnp.zeros((1, 8), jnp.int32))
+        lambda: experiment.model.init(jax.random.key(0), Tokens(jnp.zeros((1, 8), jnp.int32)))
     )
     leaves = [leaf for leaf in jax.tree.leaves(shapes) if leaf.dtype == jnp.float32]
     assert account.account(experiment).params_total == sum(math.prod(a.shape) for a in leaves)
@@ -100,9 +102,9 @@ SPARSE = WIDE.clone(
 )
 def test_flops_equal_compiled_hlo(model):
     B, L = 4, 128
-    ids = jax.ShapeDtypeStruct((B, L), jnp.int32)
-    params = jax.eval_shape(model.init, jax.random.key(0), ids)
-    compiled = jax.jit(lambda p, i: model.apply(p, i)[0]).lower(params, ids).compile()
+    tokens = Tokens(jax.ShapeDtypeStruct((B, L), jnp.int32))
+    params = jax.eval_shape(model.init, jax.random.key(0), tokens)
+    compiled = jax.jit(lambda p, t: model.apply(p, t)[0]).lower(params, tokens).compile()
     parts = account.flops_by_part(model, L, B * L)
     ours = B * L * sum(parts.values())
     # HLO counts elementwise work too, some per cent at these widths; ours is products only.
@@ -133,7 +135,8 @@ def _state(experiment):
     from moe.params import split_state
     from moe.training.step import TrainState
 
-    params = experiment.model.init(jax.random.key(0), jnp.zeros((1, 8), jnp.int32))["params"]
+    ids = jnp.zeros((1, 8), jnp.int32)
+    params = experiment.model.init(jax.random.key(0), Tokens(ids))["params"]
     transformation = experiment.optimizer.transformation(experiment.train.steps)
     return TrainState(jnp.zeros((), jnp.int32), params, transformation.init(split_state(params)[0]))
 
@@ -161,7 +164,7 @@ def test_overrides_keep_what_they_do_not_name():
 
 
 def test_fine_grained_experts_keep_parameters_and_flops():
-    model = published(64, 2, (2, 2, 32), 48, 4, 2, 100)
+    model = published(64, 2, (2, 2, 32, False), (48, 4, 2), 100)
     fine = widths.fine_grained(model, 4)
     assert (fine.moe.num_experts, fine.moe.router.k, fine.moe.experts.width) == (16, 8, 12)
     for tokens in (None, 64):
@@ -185,6 +188,7 @@ def test_shared_and_null_experts_are_counted():
     parts = account.params_by_part(model, tokens=8)
     assert parts["shared_experts"] == 3 * 16 * 5 and parts["null_experts"] == 2 * (16 + 32)
     assert parts["experts"] == 2 * 4 / 8 * 3 * 16 * 8 and parts["router"] == 16 * 8
-    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 4), jnp.int32))["params"]
+    tokens = Tokens(jnp.zeros((1, 4), jnp.int32))
+    params = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
     total = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert sum(account.params_by_part(model).values()) == total

@@ -11,7 +11,9 @@ from moe.dispatch.auto import Auto
 from moe.dispatch.overflow import Exact
 from moe.dispatch.ragged import Ragged
 from moe.dispatch.ragged_all_to_all import RaggedAllToAll
+from moe.experts.contract import Pool
 from moe.experts.feed_forward import SwiGLU
+from moe.fields import check_fields
 from moe.plan import Choices
 from tests.contracts.dispatch import mesh_of
 
@@ -43,7 +45,7 @@ def test_it_says_once_what_it_takes(capsys):
     experts = SwiGLU(4)
     params = experts.init(jax.random.key(0), 2, 4)
     for _ in range(2):
-        Auto()(plan, jnp.ones((4, 4)), experts, params, 2)
+        Auto()(plan, jnp.ones((4, 4)), Pool(params, experts, 2))
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith("dispatch auto: Ragged(")
 
@@ -57,4 +59,4 @@ def test_show_explains_it():
 
 def test_an_impossible_room_is_named():
     with pytest.raises(ValueError, match="^d.room=0: must be a number > 0$"):
-        Auto(0).check("d", 8)
+        check_fields(Auto(0), "d")

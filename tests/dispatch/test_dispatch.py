@@ -17,7 +17,9 @@ from moe.dispatch.limited import Parallel
 from moe.dispatch.oracle import Oracle
 from moe.dispatch.overflow import Exact
 from moe.dispatch.ragged import Ragged
+from moe.experts.contract import Pool
 from moe.experts.feed_forward import ReLU, SwiGLU
+from moe.fields import check_fields
 from moe.kernels.blocked import Blocked
 from moe.order import sort_choices
 from moe.plan import Choices, Mix, Slots, capacity
@@ -81,15 +83,15 @@ def run(dispatch, x_TD, params, plan):
     """((gradients of x, params and plan), (y_TD, stats)); compiled once for each kind of plan."""
 
     def loss(x_TD, params, plan):
-        y_TD, stats = dispatch(plan, x_TD, EXPERTS, params, E)
+        y_TD, stats = dispatch(plan, x_TD, Pool(params, EXPERTS, E))
         return jnp.sum(jnp.sin(y_TD)), (y_TD, stats)
 
     return jax.grad(loss, (0, 1, 2), has_aux=True, allow_int=True)(x_TD, params, plan)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def serve(dispatch, plan, x_TD, experts, params):
-    return dispatch(plan, x_TD, experts, params, E)
+@functools.partial(jax.jit, static_argnums=0)
+def serve(dispatch, plan, x_TD, pool):
+    return dispatch(plan, x_TD, pool)
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +124,8 @@ def test_bfloat16_is_near_float32_and_keeps_its_dtype(name):
     experts, plan = ReLU(32), choices(2, "zipf")
     params = experts.init(jax.random.key(0), E, D)
     x_TD = jax.random.normal(jax.random.key(1), (T, D))
-    want_TD, _ = serve(Oracle(), plan, x_TD, experts, params)
-    y_TD, _ = serve(DISPATCHERS[name], plan, x_TD.astype(jnp.bfloat16), experts, params)
+    want_TD, _ = serve(Oracle(), plan, x_TD, Pool(params, experts, E))
+    y_TD, _ = serve(DISPATCHERS[name], plan, x_TD.astype(jnp.bfloat16), Pool(params, experts, E))
     assert y_TD.dtype == jnp.bfloat16
     scale = float(jnp.abs(want_TD).max())
     np.testing.assert_allclose(y_TD.astype(jnp.float32), want_TD, atol=2e-2 * scale)
@@ -135,7 +137,7 @@ def test_dropless_outputs_do_not_depend_on_neighbours(name):
     params = experts.init(jax.random.key(0), E, D)
     x_TD = jax.random.normal(jax.random.key(1), (T, D))
     other_TD = jnp.where(jnp.arange(T)[:, None] < 10, x_TD, -x_TD)
-    run = jax.jit(lambda x_TD: DISPATCHERS[name](plan, x_TD, experts, params, E)[0])
+    run = jax.jit(lambda x_TD: DISPATCHERS[name](plan, x_TD, Pool(params, experts, E))[0])
     np.testing.assert_array_equal(run(x_TD)[:10], run(other_TD)[:10])
 
 
@@ -176,7 +178,7 @@ def test_einsum_reports_drops_and_slots():
     experts = SwiGLU(4)
     params = experts.init(jax.random.key(0), E, D)
     x_TD = jnp.ones((T, D))
-    y_TD, stats = serve(Einsum(capacity_factor=1.0), plan, x_TD, experts, params)
+    y_TD, stats = serve(Einsum(capacity_factor=1.0), plan, x_TD, Pool(params, experts, E))
     # 48 tokens want expert 0, which has ceil(48 / 6) = 8 slots; 8 of 48 slots are used.
     np.testing.assert_array_equal(stats.dropped_K, [40])
     np.testing.assert_allclose(stats.slots_used, 8 / 48)
@@ -187,7 +189,7 @@ def test_ragged_reports_how_full_its_blocks_are():
     plan = choices(1, "one")
     experts = SwiGLU(4)
     params = experts.init(jax.random.key(0), E, D)
-    _, stats = serve(Ragged(Blocked(20, 6)), plan, jnp.ones((T, D)), experts, params)
+    _, stats = serve(Ragged(Blocked(20, 6)), plan, jnp.ones((T, D)), Pool(params, experts, E))
     # 48 rows: two blocks of 20 and two of 6.
     np.testing.assert_allclose(stats.slots_used, 48 / 52)
 
@@ -233,4 +235,5 @@ def test_groups_and_overhead():
 )
 def test_impossible_fields_are_named(dispatch, line):
     with pytest.raises(ValueError, match=f"^{line}$"):
+        check_fields(dispatch, "d")
         dispatch.check("d", T)

@@ -11,6 +11,7 @@ import pytest
 from moe import registry
 from moe.dispatch.limited import Parallel
 from moe.dispatch.oracle import Oracle
+from moe.experts.contract import Pool
 from moe.plan import Choices, Slots
 from tests.contracts.dispatch import mesh_of, served
 from tests.contracts.routers import EXPERTS, D, E, T, compiled, inputs, registered
@@ -53,7 +54,7 @@ def widened(plan):
 @functools.partial(jax.jit, static_argnums=0)
 def run(dispatch, params, x_TD, plan):
     def loss(params, x_TD, plan):
-        y_TD, stats = served(dispatch, plan, x_TD, EXPERTS, params, E)
+        y_TD, stats = served(dispatch, plan, x_TD, Pool(params, EXPERTS, E))
         return jnp.sum(jnp.sin(y_TD)), (y_TD, stats)
 
     return jax.grad(loss, (0, 1, 2), has_aux=True, allow_int=True)(params, x_TD, plan)

@@ -17,6 +17,7 @@ from moe.dispatch.oracle import Oracle
 from moe.dispatch.overflow import Exact
 from moe.dispatch.ragged import Ragged
 from moe.dispatch.ragged_all_to_all import RaggedAllToAll, plan_traffic
+from moe.experts.contract import Pool
 from moe.experts.feed_forward import SwiGLU
 from moe.plan import Choices, Slots
 from tests.contracts.dispatch import mesh_of, served
@@ -48,7 +49,9 @@ def inputs():
 @functools.partial(jax.jit, static_argnums=0)
 def run(dispatch, params, x_TD, plan):
     def loss(params, x_TD, gate_TK):
-        y_TD, stats = served(dispatch, plan.replace(gate_TK=gate_TK), x_TD, EXPERTS, params, E)
+        y_TD, stats = served(
+            dispatch, plan.replace(gate_TK=gate_TK), x_TD, Pool(params, EXPERTS, E)
+        )
         return jnp.sum(jnp.sin(y_TD)), (y_TD, stats)
 
     return jax.grad(loss, (0, 1, 2), has_aux=True)(params, x_TD, plan.gate_TK)
@@ -111,7 +114,7 @@ def lowered(dispatch, backward, platform="cpu"):
     params, x_TD, plan = jax.tree.map(place, (params, x_TD, plan))
 
     def forward(params, x_TD, plan):
-        return served(dispatch, plan, x_TD, EXPERTS, params, E)[0]
+        return served(dispatch, plan, x_TD, Pool(params, EXPERTS, E))[0]
 
     def both(params, x_TD, plan):
         return jax.grad(lambda *a: jnp.sum(jnp.sin(forward(*a, plan))), (0, 1))(params, x_TD)
@@ -203,14 +206,14 @@ def test_what_cannot_be_split_is_one_line():
     with jax.set_mesh(mesh_of(1, 8)):
         with pytest.raises(ValueError, match="^model.moe.dispatch: tokens=44 must be divisible by"):
             cut = jax.tree.map(lambda a: a[:44], plan)
-            jax.eval_shape(lambda: served(Ragged(), cut, x_TD[:44], EXPERTS, params, E))
+            jax.eval_shape(lambda: served(Ragged(), cut, x_TD[:44], Pool(params, EXPERTS, E)))
         with pytest.raises(
             ValueError, match="^model.moe.num_experts=6: must be divisible by the 8"
         ):
-            jax.eval_shape(lambda: served(AllToAll(), plan, x_TD, EXPERTS, params, 6))
+            jax.eval_shape(lambda: served(AllToAll(), plan, x_TD, Pool(params, EXPERTS, 6)))
     slots = Slots(jnp.zeros((E, 2), jnp.int32), jnp.ones((E, 2)))
     with pytest.raises(
         ValueError, match="^model.moe.dispatch=AllToAll: serves token choice only, and"
     ):
         with jax.set_mesh(mesh_of(1, 8)):
-            served(AllToAll(), slots, x_TD, EXPERTS, params, E)
+            served(AllToAll(), slots, x_TD, Pool(params, EXPERTS, E))

@@ -14,10 +14,11 @@ from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.gather import Gather
 from moe.dispatch.placed import Placed, hold
 from moe.dispatch.ragged import Ragged
+from moe.experts.contract import Pool
 from moe.experts.feed_forward import SwiGLU
 from moe.model.layer import MoE
 from moe.model.transformer import Transformer
-from moe.plan import Choices, Mix
+from moe.plan import Choices, Mix, Tokens
 from moe.routers.top_k import TopK
 from tests.contracts.dispatch import mesh_of, served
 
@@ -99,7 +100,7 @@ EXPERTS = SwiGLU(6)
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def run(dispatch, plan, x_TD, params, count):
-    return served(dispatch, plan, x_TD, EXPERTS, params, count)
+    return served(dispatch, plan, x_TD, Pool(params, EXPERTS, count))
 
 
 def drawn():
@@ -139,7 +140,8 @@ def test_a_hot_expert_needs_less_room_when_it_has_copies():
 
 def test_other_plans_are_refused():
     with pytest.raises(ValueError, match="^model.moe.dispatch=Placed: serves token choice only"):
-        Placed()(Mix(jnp.ones((2, 2, 1)), jnp.ones((2, 2, 1))), jnp.ones((2, D)), None, {}, 2)
+        plan = Mix(jnp.ones((2, 2, 1)), jnp.ones((2, 2, 1)))
+        Placed()(plan, jnp.ones((2, D)), Pool({}, EXPERTS, 2))
 
 
 @pytest.mark.slow
@@ -151,14 +153,14 @@ def test_a_whole_model_is_served_from_copies():
         moe=MoE(num_experts=4, router=TopK(k=2), experts=SwiGLU(6)),
         moe_layers=(0, 1),
     )
-    id_BL = jax.random.randint(jax.random.key(3), (2, 12), 0, 32)
-    params = jax.jit(model.init)(jax.random.key(0), id_BL)["params"]
-    want_BLV, reports = jax.jit(model.apply)({"params": params}, id_BL)
+    tokens = Tokens(jax.random.randint(jax.random.key(3), (2, 12), 0, 32))
+    params = jax.jit(model.init)(jax.random.key(0), tokens)["params"]
+    want_BLV, reports = jax.jit(model.apply)({"params": params}, tokens)
     expert_NP = np.stack([placement.place(load, 6, devices=2) for load in reports.load_NE])
     placed, held = replicas.serve(model, params, expert_NP)
     assert placed == dataclasses.replace(
         model, moe=dataclasses.replace(model.moe, dispatch=Placed(model.moe.dispatch, 6))
     )
-    got_BLV, again = jax.jit(placed.apply)({"params": held}, id_BL)
+    got_BLV, again = jax.jit(placed.apply)({"params": held}, tokens)
     np.testing.assert_allclose(got_BLV, want_BLV, atol=1e-5)
     np.testing.assert_array_equal(again.load_NE, reports.load_NE)

@@ -1,8 +1,12 @@
 """A study directory with known numbers, and what the tests of its report read from it."""
 
+import dataclasses
 import json
 import math
 from html.parser import HTMLParser
+from typing import NamedTuple
+
+from experiments.results.declaration import Declaration
 
 DENSE = {0: 4.60, 1: 4.62, 2: 4.58}  # mean 4.60, sd sqrt((0 + 0.02^2 + 0.02^2) / 2) = 0.02
 GAPS = {  # paired difference to dense at seeds 0, 1, 2
@@ -22,9 +26,29 @@ LINES = {
     "hash_balanced": "fixed table balanced by token frequency",
 }
 DESKS = ("drama", "scripture", "geography", "code", "languages")
-FLOPS = {"dense": 1.60e6, "dense_total": 4.80e6, "top1": 1.61e6, "top2": 1.605e6}
+QUESTION = "Do top-k & hash routing end below a dense model at equal FLOPs?"
 EVEN = [0.125] * 8
 T2 = 0.95 * (2 / (1 - 0.95**2)) ** 0.5  # 97.5 % point of Student's t, 2 degrees of freedom
+
+
+class Facts(NamedTuple):
+    """What an arm is: cost, size, how unevenly it loads its experts (None: it has none)."""
+
+    flops: float = 1.6e6
+    total: int = 2_621_440
+    active: int = 1_048_576
+    sharpness: float | None = 1.1
+    noise: float = 0.002  # of a desk over seeds, against the baseline
+
+
+FACTS = {
+    "dense": Facts(total=1_048_576, sharpness=None, noise=0.0),
+    "dense_total": Facts(4.80e6, active=2_621_440, sharpness=None),
+    "top1": Facts(1.61e6),
+    "top2": Facts(1.605e6),
+    "hash_random": Facts(sharpness=0.35),
+    "hash_balanced": Facts(sharpness=0.35),
+}
 
 
 def loads(sharpness, shift):
@@ -33,11 +57,11 @@ def loads(sharpness, shift):
     return [weight / sum(weights) for weight in weights]
 
 
-def router_record(arm):
-    if arm.startswith("dense"):
-        return None
-    sharp = 0.35 if arm.startswith("hash") else 1.1
-    desk_load = {d: [loads(sharp, i), loads(1.6 * sharp, 3 - i)] for i, d in enumerate(DESKS)}
+def router_record(sharpness=1.1):
+    """The `router` of a result.json."""
+    desk_load = {
+        d: [loads(sharpness, i), loads(1.6 * sharpness, 3 - i)] for i, d in enumerate(DESKS)
+    }
     load = [[sum(desk_load[d][n][e] for d in DESKS) / 5 for e in range(8)] for n in range(2)]
     return {
         "layers": [1, 3],
@@ -51,10 +75,11 @@ def router_record(arm):
     }
 
 
-def result_record(arm, seed, val_loss):
-    flops = FLOPS.get(arm, 1.6e6)
+def result_record(arm, seed, val_loss, facts=None, study="dense_topk_hash"):
+    """A result.json; `facts` are those of FACTS where none are given."""
+    facts = facts or FACTS.get(arm, Facts())
     return {
-        "study": "dense_topk_hash",
+        "study": study,
         "size": "tiny",
         "arm": arm,
         "seed": seed,
@@ -63,18 +88,17 @@ def result_record(arm, seed, val_loss):
         "desk_loss": {}
         if val_loss is None
         else {
-            desk: val_loss + 0.1 * (i - 2) + 0.002 * i * seed * (arm != "dense")
-            for i, desk in enumerate(DESKS)
+            desk: val_loss + 0.1 * (i - 2) + facts.noise * i * seed for i, desk in enumerate(DESKS)
         },
         "desk_tokens": dict.fromkeys(DESKS, 8192),
-        "params_total": 1_048_576 if arm == "dense" else 2_621_440,
-        "params_active": 2_621_440 if arm == "dense_total" else 1_048_576,
+        "params_total": facts.total,
+        "params_active": facts.active,
         "params_by_part": {"embedding": 524_288, "attention_projections": 131_072},
-        "flops_per_token": flops,
+        "flops_per_token": facts.flops,
         "flops_by_part": {"attention_projections": 4e5, "experts": 1e6, "dispatch": 2e5},
         "tokens": 1_000_000,
         "steps": 400,
-        "router": router_record(arm),
+        "router": None if facts.sharpness is None else router_record(facts.sharpness),
         "baselines": {"unigram_nats": 6.1, "fivegram_nats": 4.58, "by_desk": {}},
         "timing": {"wall_s": 60.5 + seed, "tokens_per_s": 9000.0 + 100 * seed},
         "environment": {
@@ -88,6 +112,7 @@ def result_record(arm, seed, val_loss):
 
 
 def metrics_lines(seed, gap, last):
+    """The metrics.jsonl of a run that ends at the loss `last`, `gap` away from the baseline."""
     for step in range(10, 401, 10):
         progress = step / 400
         loss = last + 3.2 * math.exp(-6 * progress) + 0.05 * math.sin(step * 0.7 + seed)
@@ -105,39 +130,47 @@ def metrics_lines(seed, gap, last):
             yield {"kind": "eval", "step": step, "tokens": 2500 * step, "val_loss": value}
 
 
-def write_run(directory, arm, seed, gap):
+def write_run(directory, arm, seed, gap, facts=None):
+    """The files of one run of the study in the directory; it ends at DENSE and the gap."""
+    study = json.loads((directory / "study.json").read_text())["study"]
     folder = directory / arm / f"seed{seed}"
     folder.mkdir(parents=True)
     last = DENSE[seed] + gap
     text = "".join(json.dumps(line) + "\n" for line in metrics_lines(seed, gap, last))
     (folder / "metrics.jsonl").write_text(text)
-    (folder / "result.json").write_text(json.dumps(result_record(arm, seed, last)))
+    (folder / "result.json").write_text(json.dumps(result_record(arm, seed, last, facts, study)))
 
 
 def write_study(directory, arms=tuple(GAPS), seeds=(0, 1, 2)):
-    """A plausible study directory; every number in it follows from the constants above."""
+    """A plausible directory of dense_topk_hash; every number follows from the constants above."""
     directory.mkdir(parents=True, exist_ok=True)
-    study = {
-        "study": "dense_topk_hash",
-        "size": "tiny",
-        "question": "Do top-k & hash routing end below a dense model at equal FLOPs?",
-        "baseline": "dense",
-        "arms": {arm: LINES.get(arm, "another <arm>") for arm in arms},
-        "seeds": list(seeds),
-        "overrides": ["train.steps=400"],
-    }
-    (directory / "study.json").write_text(json.dumps(study))
+    asked = Declaration.of("dense_topk_hash", "tiny", arms, seeds, ["train.steps=400"])
+    lines = {arm: LINES.get(arm, "another <arm>") for arm in arms}
+    dataclasses.replace(asked, question=QUESTION, arms=lines).write(directory)
+    edit(directory / "study.json", arms=lines)
     for arm in arms:
         for seed in seeds:
             write_run(directory, arm, seed, GAPS.get(arm, (-0.05, -0.04, -0.06))[seed])
     return directory
 
 
+def write_any(directory, declared, gaps, facts):
+    """A directory of any study: what it declared, and runs with these gaps to its baseline."""
+    directory.mkdir(parents=True, exist_ok=True)
+    declared.write(directory)
+    for arm in declared.arms:
+        for seed in declared.seeds:
+            write_run(directory, arm, seed, gaps[arm][seed], facts[arm])
+    return directory
+
+
 def edit(path, **changes):
+    """Changes keys of a JSON file."""
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def load(directory):
+    """What results.json says."""
     return json.loads((directory / "results.json").read_text())
 
 

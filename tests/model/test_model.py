@@ -11,11 +11,14 @@ from flax import nnx
 from moe.dispatch.einsum import Einsum
 from moe.dispatch.oracle import Oracle
 from moe.experts.feed_forward import ReLU, SwiGLU
+from moe.fields import check_fields
 from moe.model.attention import Attention, normalize, rotate
 from moe.model.depth import map_routers
 from moe.model.flax_host import NnxMoE
 from moe.model.layer import MoE
 from moe.model.transformer import Transformer
+from moe.plan import Tokens
+from moe.registry import Mistake
 from moe.routers.hash import Hash
 from moe.routers.parts.losses import Losses
 from moe.routers.top_k import TopK
@@ -30,11 +33,11 @@ SMALL = Transformer(
     moe=MoE(num_experts=4, router=TopK(k=2), experts=SwiGLU(12)),
     moe_layers=(1, 3),
 )
-IDS = jax.random.randint(jax.random.key(9), (2, L), 0, V)
+TOKENS = Tokens(jax.random.randint(jax.random.key(9), (2, L), 0, V))
 
 
 def init(model):
-    return jax.jit(model.init)(jax.random.key(0), IDS)["params"]
+    return jax.jit(model.init)(jax.random.key(0), TOKENS)["params"]
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +45,12 @@ def params():
     return init(SMALL)
 
 
-def logits(model, params, ids=IDS):
-    return jax.jit(lambda p, i: model.apply({"params": p}, i)[0])(params, ids)
+def logits(model, params):
+    return jax.jit(lambda p, t: model.apply({"params": p}, t)[0])(params, TOKENS)
 
 
 def test_shapes_and_reports_in_depth_order(params):
-    out_BLV, aux = jax.jit(SMALL.apply)({"params": params}, IDS)
+    out_BLV, aux = jax.jit(SMALL.apply)({"params": params}, TOKENS)
     assert out_BLV.shape == (2, L, V) and out_BLV.dtype == jnp.float32
     assert aux.load_NE.shape == (2, 4) and aux.assigned_NBLE.shape == (2, 2, L, 4)
     assert float(aux.load_NE.sum()) == 2 * (2 * L * 2)  # layers x tokens x choices
@@ -59,7 +62,7 @@ def test_depth_order_of_reports():
     assert model.moes == (SMALL.moe, SMALL.moe, None)
     params = init(model)
     numbered = map_routers(params, lambda p, n: {"w_DE": jnp.full_like(p["w_DE"], n + 1.0)})
-    _, aux = jax.jit(model.apply)({"params": numbered}, IDS)
+    _, aux = jax.jit(model.apply)({"params": numbered}, TOKENS)
     # Equal logits s * (n + 1) for all experts: confidence is 1/4 everywhere, z differs by layer.
     assert len({float(layer["z_loss"]) for layer in aux.metrics}) == 4 == len(aux.metrics)
     first, second = numbered["layers"]["block0"], numbered["layers"]["block1"]
@@ -74,7 +77,7 @@ def test_no_position_depends_on_later_ones(params):
         # Distinct ids, so that a row of the embedding belongs to one position.
         out = SMALL.clone(tied_head=False).apply(
             {"params": {**params, "embedding_VD": embedding_VD, "head_DV": embedding_0.T}},
-            jnp.arange(L)[None],
+            Tokens(jnp.arange(L)[None]),
         )[0]
         return jnp.sum(jnp.sin(out[0, position]))
 
@@ -88,7 +91,7 @@ def test_no_position_depends_on_later_ones(params):
 @pytest.mark.slow
 def test_unrolling_and_remat_change_nothing(params):
     def grads(model):
-        loss = lambda p: jnp.sum(jnp.sin(model.apply({"params": p}, IDS)[0]))  # noqa: E731
+        loss = lambda p: jnp.sum(jnp.sin(model.apply({"params": p}, TOKENS)[0]))  # noqa: E731
         return jax.jit(jax.grad(loss))(params)
 
     want = grads(SMALL)
@@ -141,11 +144,10 @@ def test_groups_route_apart():
     layer = MoE(num_experts=4, router=router, dispatch=Einsum(1.0, 8), experts=ReLU(8))
     params = layer.init(jax.random.key(0), D, V)
     x_BLD = jax.random.normal(jax.random.key(1), (2, 12, D))
-    ids = jnp.zeros((2, 12), jnp.int32)
     run = jax.jit(layer)
-    y_BLD, aux = run(params, x_BLD, ids, None)
+    y_BLD, aux = run(params, x_BLD)
     parts = x_BLD.reshape(3, 1, 8, D)
-    single = [run(params, part, ids[:1, :8], None) for part in parts]
+    single = [run(params, part) for part in parts]
     want = jnp.concatenate([y.reshape(8, D) for y, _ in single])
     np.testing.assert_allclose(y_BLD.reshape(24, D), want, rtol=1e-5, atol=1e-6)
     dropped = sum(a.counts.dropped_K.sum() for _, a in single)
@@ -155,7 +157,7 @@ def test_groups_route_apart():
         np.mean([a.losses["load_balance"] for _, a in single]),
         rtol=1e-6,
     )
-    again, _ = run(params, x_BLD, ids, jax.random.key(3))  # no router here uses noise
+    again, _ = run(params, x_BLD, None, jax.random.key(3))  # no router here uses noise
     np.testing.assert_array_equal(again, y_BLD)
 
 
@@ -165,10 +167,10 @@ def test_a_device_scope_forms_losses_over_each_devices_part():
         for scope in ("device", "sequence", "batch")
     ]
     params = layers[0].init(jax.random.key(0), D, V)
-    x_BLD, ids = jax.random.normal(jax.random.key(1), (4, L, D)), jnp.zeros((4, L), jnp.int32)
+    x_BLD = jax.random.normal(jax.random.key(1), (4, L, D))
 
     def loss(layer, x_BLD):
-        return float(jax.jit(layer)(params, x_BLD, ids, None)[1].losses["load_balance"])
+        return float(jax.jit(layer)(params, x_BLD)[1].losses["load_balance"])
 
     device, sequence, batch = layers
     assert loss(device, x_BLD) == loss(batch, x_BLD)  # one device
@@ -222,15 +224,25 @@ def test_nnx_host_equals_the_layer(router):
     layer = MoE(num_experts=4, router=router, dispatch=Oracle(), experts=SwiGLU(12))
     module = NnxMoE(layer, D, V, rngs=nnx.Rngs(params=jax.random.key(3)))
     x_BLD = jax.random.normal(jax.random.key(1), (2, L, D))
-    y_BLD, aux = module(x_BLD, IDS)
+    y_BLD, aux = module(x_BLD, TOKENS)
     params = layer.init(nnx.Rngs(params=jax.random.key(3)).params(), D, V)
-    want, _ = layer(params, x_BLD, IDS, None)
+    want, _ = layer(params, x_BLD, TOKENS)
     np.testing.assert_allclose(y_BLD, want, rtol=1e-6)
     assert aux.assigned_BLE.shape == (2, L, 4)
-    grads = nnx.grad(lambda m: jnp.sum(jnp.sin(m(x_BLD, IDS)[0])))(module)
+    grads = nnx.grad(lambda m: jnp.sum(jnp.sin(m(x_BLD, TOKENS)[0])))(module)
     moved = [leaf for leaf in jax.tree.leaves(grads) if float(jnp.abs(leaf).max()) > 1e-4]
     # Three expert matrices, and the router's where it is learned; the table is not among them.
     assert len(moved) == len(jax.tree.leaves(grads)) == 3 + router.learned
+
+
+def test_who_reads_no_ids_needs_none_and_others_say_so():
+    x_BLD = jax.random.normal(jax.random.key(1), (2, L, D))
+    layer = MoE(num_experts=4, router=TopK(k=2), experts=SwiGLU(8))
+    params = layer.init(jax.random.key(0), D, V)
+    np.testing.assert_array_equal(layer(params, x_BLD)[0], layer(params, x_BLD, TOKENS)[0])
+    hashed = dataclasses.replace(layer, router=Hash())
+    with pytest.raises(Mistake, match="^Hash: reads the tokens' ids, and there are none$"):
+        hashed(hashed.init(jax.random.key(0), D, V), x_BLD)
 
 
 def replaced(**changes):
@@ -256,10 +268,11 @@ def replaced(**changes):
         (SMALL.clone(attention=Attention(head_width=7)), "m.attention.head_width=7: must be even"),
         (
             SMALL.clone(attention=Attention(rope_base=0.0)),
-            "m.attention.rope_base=0.0: must be > 0 and finite",
+            "m.attention.rope_base=0.0: must be a number > 0",
         ),
     ],
 )
 def test_impossible_models_are_one_line(model, line):
-    with pytest.raises(ValueError, match=f"^{line}$"):
+    with pytest.raises(Mistake, match=f"^{line}$"):
+        check_fields(model, "m")
         model.check("m", 24)

@@ -9,6 +9,7 @@ import pytest
 
 from moe.data.counts import Corpus
 from moe.model.multihash import MultiHash
+from moe.plan import Tokens
 from moe.routers.hash import BALANCED, Hash
 from moe.routers.parts.tables import BlockTable
 
@@ -49,7 +50,7 @@ def test_values_and_gradients_are_those_of_the_formula(layer, params):
         return lambda w, x: jnp.sum(jnp.sin(run({**params, "experts": w}, x)))
 
     def mine(params, x):
-        return layer(params, x, id_BL, None)[0]
+        return layer(params, x, Tokens(id_BL))[0]
 
     def formula(params, x):
         return naive(params, x, id_BL)
@@ -68,7 +69,7 @@ def test_choices_lie_in_their_blocks_and_load_is_counted(layer, params):
     table_VK = np.asarray(params["router"]["state"]["expert_VK"])
     assert np.all(table_VK[:, 0] < E // 2) and np.all(table_VK[:, 1] >= E // 2)
     id_BL = jnp.zeros((3, 10), jnp.int32)
-    _, aux = layer(params, jnp.ones((3, 10, D)), id_BL, None)
+    _, aux = layer(params, jnp.ones((3, 10, D)), Tokens(id_BL))
     want_E = np.bincount(table_VK[0], minlength=E) * T
     np.testing.assert_array_equal(aux.counts.load_E, want_E)
 
@@ -85,8 +86,9 @@ def test_impossible_layers_are_one_line(layer):
         dataclasses.replace(layer, router=BALANCED).check("m", T)
     with pytest.raises(ValueError, match="^m.num_experts=7: must be divisible by router.k=2$"):
         dataclasses.replace(layer, num_experts=7).check("m", T)
+    tokens = Tokens(jnp.zeros((1, 2), int))
     with pytest.raises(ValueError, match="^model.model_width=13: must be divisible by router.k=2"):
         jax.eval_shape(
-            lambda x: layer(layer.init(jax.random.key(0), 13, V), x, jnp.zeros((1, 2), int), None),
+            lambda x: layer(layer.init(jax.random.key(0), 13, V), x, tokens),
             jnp.ones((1, 2, 13)),
         )

@@ -13,6 +13,7 @@ from experiments.report.statistics import (
     t_interval,
     t_test,
 )
+from experiments.results.record import Summary
 
 # 97.5 % point of Student's t, 2 degrees of freedom, where P(|T| <= t) = t / sqrt(2 + t^2) = 0.95.
 T2 = 0.95 * math.sqrt(2 / (1 - 0.95**2))
@@ -28,11 +29,11 @@ def test_t_interval_with_the_closed_form_of_two_degrees():
 
 def test_summary_of_three_one_and_no_seed():
     record = summary({2: 4.58, 0: 4.60, 1: 4.62})
-    assert record["mean"] == pytest.approx(4.60)
-    assert record["sd"] == pytest.approx(0.02)  # sqrt((0 + 0.0004 + 0.0004) / 2)
-    assert list(record["by_seed"]) == ["0", "1", "2"]
-    assert summary({7: 3.0}) == {"n": 1, "mean": 3.0, "sd": None, "by_seed": {"7": 3.0}}
-    assert summary({})["mean"] is None
+    assert record.mean == pytest.approx(4.60)
+    assert record.sd == pytest.approx(0.02)  # sqrt((0 + 0.0004 + 0.0004) / 2)
+    assert list(record.by_seed) == [0, 1, 2]
+    assert summary({7: 3.0}) == Summary(n=1, mean=3.0, sd=None, by_seed={7: 3.0})
+    assert summary({}).mean is None
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -44,47 +45,47 @@ def test_summary_refuses_to_average_a_diverged_seed(bad):
 def test_paired_difference_by_hand():
     record = paired({0: 4.5, 1: 4.51, 2: 4.49, 5: 1.0}, {0: 4.6, 1: 4.62, 2: 4.58, 6: 9.0})
     # Differences -0.10, -0.11, -0.09: mean -0.1, sd 0.01; seeds 5 and 6 have no partner.
-    assert record["n"] == 3
-    assert record["mean"] == pytest.approx(-0.1)
-    assert record["sd"] == pytest.approx(0.01)
-    assert record["threshold"] == pytest.approx(0.02)
+    assert record.n == 3
+    assert record.mean == pytest.approx(-0.1)
+    assert record.sd == pytest.approx(0.01)
+    assert record.threshold == pytest.approx(0.02)
     half = T2 * 0.01 / math.sqrt(3)  # 0.0248414
-    assert (record["low"], record["high"]) == pytest.approx((-0.1 - half, -0.1 + half))
+    assert (record.low, record.high) == pytest.approx((-0.1 - half, -0.1 + half))
     # t = 0.1 / (0.01 / sqrt 3) = sqrt 300; p = 1 - t / sqrt(2 + t^2) = 1 - sqrt(300 / 302)
-    assert record["p"] == pytest.approx(1 - math.sqrt(300 / 302))
+    assert record.p == pytest.approx(1 - math.sqrt(300 / 302))
     # 27 resamples: three equal draws have weight 1/27 > 2.5 %, so the ends are the extremes.
-    assert (record["bootstrap_low"], record["bootstrap_high"]) == pytest.approx((-0.11, -0.09))
-    assert record["verdict"] == "lower"
+    assert (record.bootstrap_low, record.bootstrap_high) == pytest.approx((-0.11, -0.09))
+    assert record.verdict == "lower"
 
 
 def test_one_seed_has_no_interval_and_no_partner_no_record():
     record = paired({0: 2.0}, {0: 1.0})
-    assert record["mean"] == 1.0
-    assert [record[key] for key in ("sd", "low", "high", "p", "threshold")] == [None] * 5
-    assert record["bootstrap_low"] is None
-    assert record["verdict"] == "one seed"
+    assert record.mean == 1.0
+    assert [getattr(record, key) for key in ("sd", "low", "high", "p", "threshold")] == [None] * 5
+    assert record.bootstrap_low is None
+    assert record.verdict == "one seed"
     assert paired({0: 2.0}, {1: 1.0}) is None
 
 
 def test_verdict_needs_both_the_threshold_and_the_interval():
     zero = dict.fromkeys(range(8), 0.0)
     # sd 1, mean 2.2 > 2 sd, but half the interval is T2 / sqrt 3 = 2.48: zero is inside.
-    assert paired({0: 1.2, 1: 2.2, 2: 3.2}, zero)["verdict"] == "not told apart"
+    assert paired({0: 1.2, 1: 2.2, 2: 3.2}, zero).verdict == "not told apart"
     # sd 1, mean 2.6 > 2.48 and > 2.
-    assert paired({0: 1.6, 1: 2.6, 2: 3.6}, zero)["verdict"] == "higher"
+    assert paired({0: 1.6, 1: 2.6, 2: 3.6}, zero).verdict == "higher"
     # Four at 0.5 and four at 2.5: mean 1.5, sd sqrt(8 / 7) = 1.07, half = 2.365 * 1.07 / sqrt 8
     # = 0.894, so zero is outside; but 1.5 < 2 sd = 2.14.
     record = paired({seed: 0.5 + 2.0 * (seed % 2) for seed in range(8)}, zero)
-    assert record["low"] > 0
-    assert record["verdict"] == "not told apart"
+    assert record.low > 0
+    assert record.verdict == "not told apart"
 
 
 def test_equal_differences_are_certain_and_equal_runs_are_not_different():
     assert t_test([0.5, 0.5]) == 0.0
     assert t_test([0.0, 0.0]) == 1.0
     assert t_test([0.5]) is None
-    assert paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0})["verdict"] == "not told apart"
-    assert paired({0: 1.5, 1: 2.5}, {0: 1.0, 1: 2.0})["verdict"] == "higher"
+    assert paired({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}).verdict == "not told apart"
+    assert paired({0: 1.5, 1: 2.5}, {0: 1.0, 1: 2.0}).verdict == "higher"
 
 
 def test_bootstrap_enumerates_few_seeds_and_repeats_its_draw():
@@ -115,12 +116,12 @@ def test_fieller_by_hand():
     v = T2**2 * 1e-4 / 3
     root = math.sqrt((0.02 - v) ** 2 - (0.04 - v) * (0.01 - v))
     record = fieller(top, bottom)
-    assert record["value"] == pytest.approx(0.5)
-    assert record["low"] == pytest.approx((0.02 - v - root) / (0.04 - v))  # 0.4291
-    assert record["high"] == pytest.approx((0.02 - v + root) / (0.04 - v))  # 0.5552
+    assert record.value == pytest.approx(0.5)
+    assert record.low == pytest.approx((0.02 - v - root) / (0.04 - v))  # 0.4291
+    assert record.high == pytest.approx((0.02 - v + root) / (0.04 - v))  # 0.5552
     # At each end the t interval of top - r * bottom just touches zero.
-    ends = [t_interval([top[s] - record["low"] * bottom[s] for s in top])[0]]
-    ends.append(t_interval([top[s] - record["high"] * bottom[s] for s in top])[1])
+    ends = [t_interval([top[s] - record.low * bottom[s] for s in top])[0]]
+    ends.append(t_interval([top[s] - record.high * bottom[s] for s in top])[1])
     assert ends == pytest.approx([0.0, 0.0], abs=1e-12)
 
 

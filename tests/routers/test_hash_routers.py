@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from moe.data.counts import Corpus
+from moe.fields import check_fields
 from moe.routers import hash as hashing
 from moe.routers.hash import BALANCED, BIGRAM, Hash
 from moe.routers.parts import clusters
@@ -272,6 +273,7 @@ def test_a_table_for_another_vocabulary_is_refused():
 )
 def test_impossible_hashes_are_one_line(router, line):
     with pytest.raises(ValueError, match=f"^{line}$"):
+        check_fields(router, "r")
         router.check("r", E)
 
 

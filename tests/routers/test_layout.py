@@ -13,6 +13,8 @@ from moe.experts.feed_forward import SwiGLU
 from moe.model.attention import Attention
 from moe.model.layer import MoE
 from moe.model.transformer import Transformer
+from moe.params import split_state
+from moe.plan import Tokens
 from moe.routers.expert_choice import ExpertChoice
 from moe.routers.hash import BALANCED, Hash
 from moe.routers.layout import First, Last
@@ -79,10 +81,10 @@ def test_training_updates_each_layer_by_its_own_router():
 def test_a_loss_is_averaged_over_the_layers_that_have_it():
     layered = model(First(BALANCED, 1))
     ids = jnp.zeros((2, 16), jnp.int32)
-    params = jax.jit(layered.init)(jax.random.key(0), ids)["params"]
-    _, reports = jax.jit(layered.apply)({"params": params}, DATASET.batch(0, 0, 2).id_BL)
+    params = jax.jit(layered.init)(jax.random.key(0), Tokens(ids))["params"]
+    _, reports = jax.jit(layered.apply)({"params": params}, Tokens(DATASET.batch(0, 0, 2).id_BL))
     assert [set(losses) for losses in reports.losses] == [set(), *[{"load_balance", "z_loss"}] * 2]
-    learned, fixed = params.split_state(params)
+    learned, fixed = split_state(params)
     run = Experiment(layered, Data(sequence_length=16), train=Train(batch=2))
     batch = DATASET.batch(0, 0, 2)
     gradients = jax.jit(step.gradients, static_argnums=0)

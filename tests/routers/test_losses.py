@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from moe.fields import check_fields
 from moe.routers.parts import losses
 
 
@@ -86,4 +87,4 @@ def test_the_weight_of_the_balance_carries_no_gradient_and_multiplies():
 @pytest.mark.parametrize("name", ["load_balance", "z_loss", "importance", "load", "orthogonality"])
 def test_negative_weights_name_their_field(name):
     with pytest.raises(ValueError, match=f"^r.losses.{name}=-1.0: must be a number >= 0$"):
-        losses.Losses(**{name: -1.0}).check("r.losses")
+        check_fields(losses.Losses(**{name: -1.0}), "r.losses")

@@ -60,11 +60,11 @@ def without_times(directory):
 
 
 def test_a_study_runs_reports_and_resumes(synthetic, tmp_path, capsys):
-    curves = live.LiveCurves(every_s=1e9)
+    curves = live.LiveCurves("dense_topk_hash", every_s=1e9)
     curves.draw = lambda: None  # there is no notebook here
     study(tmp_path, on_log=curves)
     assert "top1 seed 0: " in capsys.readouterr().err
-    assert len(curves.train["top1, seed 0"]) == 3 and len(curves.held_out["top1, seed 0"]) == 2
+    assert len(curves.train["top1", 0]) == 3 and len(curves.held_out["top1", 0]) == 2
     assert len(curves.figure().axes[0].lines) == 4  # two runs, a line and points each
     page = report.report(tmp_path)
     assert page.exists() and "unigram entropy" in report.table(tmp_path)

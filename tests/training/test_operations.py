@@ -1,9 +1,6 @@
 """What a run says of itself: MFU, goodput, progress, profiles, Weights & Biases; signals, locks."""
 
-import errno
 import importlib.machinery
-import os
-import signal
 import sys
 import types
 
@@ -13,46 +10,10 @@ import numpy as np
 import pytest
 
 from experiments.command import request
-from experiments.results.folder import Task
-from experiments.runner import interrupts, progress
-from experiments.runner.mistakes import is_mistake, line
-from moe import files
 from moe.checkpoint import places, restore
-from moe.cost import accelerators
 from moe.training import clock, loop, record, sinks
 from tests.fakes.data import SyntheticDataset
 from tests.training.test_train import DATASET, experiment
-
-
-@pytest.mark.parametrize(
-    ("kind", "dtype", "tflops"),
-    [
-        ("NVIDIA H100 80GB HBM3", "bfloat16", 989.4),
-        ("NVIDIA H100 PCIe", "bfloat16", 756.0),
-        ("NVIDIA A100-SXM4-80GB", "float32", 156.0),
-        ("NVIDIA L4", "bfloat16", 121.0),
-        ("TPU v5 lite", "bfloat16", 197.0),
-        ("TPU v5", "bfloat16", 459.0),
-        ("TPU v6 lite", "bfloat16", 918.0),
-        ("Tesla V100-SXM2-16GB", "bfloat16", None),
-        ("cpu", "float32", None),
-        ("NVIDIA GeForce RTX 4090", "float32", None),
-    ],
-)
-def test_peaks(kind, dtype, tflops):
-    assert accelerators.peak(kind, dtype) == (tflops and tflops * 1e12)
-
-
-def test_mfu_by_hand(monkeypatch):
-    assert loop.utilisation(experiment(), 1000.0) is None  # a CPU is no known device
-    device = types.SimpleNamespace(device_kind="TPU v4")
-    monkeypatch.setattr(jax, "devices", lambda: [device])
-    monkeypatch.setattr(jax, "device_count", lambda: 2)
-    run = experiment(None)
-    per_token = loop.cost.flops_per_token(run.model, 16, 4 * 16)
-    # Three forward passes of 1000 tokens a second on two devices of 275 TFLOP/s.
-    want = 3 * per_token * 1000 / (2 * 275e12)
-    assert loop.utilisation(run, 1000.0) == pytest.approx(want)
 
 
 def test_goodput_adds_up(monkeypatch):
@@ -67,35 +28,6 @@ def test_goodput_adds_up(monkeypatch):
     assert seconds["stepping"] == 3 and seconds["saving"] == 1 and seconds["other"] == 6
     assert clock.goodput(seconds) == 0.3
     assert clock.line(seconds) == "goodput 30% (other 6.0 s, stepping 3.0 s, saving 1.0 s)"
-
-
-def test_the_line_of_progress():
-    row = {"step": 100, "tokens": 1000, "loss": 4.25, "tokens_per_s": 50.0, "mfu": 0.413}
-    # 900 steps of 10 tokens at 50 a second: 180 seconds.
-    assert progress.progress_line("top1 seed 0", 1000, row) == (
-        "top1 seed 0: step 100/1,000, loss 4.2500, 50 tokens/s, MFU 41.3%, 0:03:00 left"
-    )
-    row |= {"tokens_per_s": None, "mfu": None}
-    assert progress.progress_line("a", 1000, row) == "a: step 100/1,000, loss 4.2500"
-
-
-def test_an_unknown_device_is_said_once(tmp_path, capsys):
-    task = Task("s", "tiny", "top1", experiment(), (0,), tmp_path)
-    row = {"kind": "train", "step": 4, "tokens": 64, "loss": 1.0, "tokens_per_s": 9.0, "mfu": None}
-    with progress.Progress([task], [1.0]) as shown:
-        shown.take("top1", 0, row)
-        shown.take("top1", 0, row)
-        shown.take("top1", 0, {"kind": "notice", "message": "hello"})
-        shown.take("top1", 0, {"kind": "stopped", "step": 4})
-    assert shown.stopped_line() == (
-        "stopped, saved: top1 seed 0 at step 4; the same command resumes"
-    )
-    lines = capsys.readouterr().err.splitlines()
-    assert [line for line in lines if "unknown device" in line] == [lines[0]]
-    assert lines[1:] == [
-        "top1 seed 0: step 4/12, loss 1.0000, 9 tokens/s, 0:00:14 left",  # 8 steps x 16 / 9
-        "top1 seed 0: hello",
-    ]
 
 
 @pytest.fixture
@@ -224,42 +156,6 @@ def test_weights_and_biases_not_installed_is_one_line(tmp_path, monkeypatch):
     assert request.watch("3:5", None, asked) == {"profile": (3, 5), "wandb": None}
 
 
-def test_a_folder_is_held_by_one(tmp_path):
-    with files.hold(tmp_path):
-        with pytest.raises(ValueError, match=f"folder={tmp_path}: is in use by process .* on "):
-            with files.hold(tmp_path):
-                pass
-    with files.hold(tmp_path):
-        pass
-
-
-def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, capsys):
-    def refuse(file, how):
-        raise OSError(37, "No locks available")
-
-    monkeypatch.setattr(files.fcntl, "flock", refuse)
-    with files.hold(tmp_path):
-        pass
-    assert "has no locks; run here only once" in capsys.readouterr().err
-
-
-def test_signals_ask_first_and_then_stop(monkeypatch):
-    monkeypatch.setattr(interrupts.os, "write", lambda place, text: None)
-    before = signal.getsignal(signal.SIGTERM)
-    with interrupts.listening() as asked:
-        called = []
-        asked.also = lambda: called.append(1)
-        signal.raise_signal(signal.SIGTERM)
-        assert asked.asked and called == [1]
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    with interrupts.listening() as asked:
-        asked.nothing_to_save = True
-        with pytest.raises(interrupts.Interrupted, match="before the first step"):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGTERM) == before
-
-
 def test_a_record_of_garbage_is_cut_where_it_begins(tmp_path):
     good = '{"kind": "train", "step": 1}\n'
     for bad in (b"\xff\xfe\n", b"[1]\n", b"12\n", b'{"kind": "train"}\n', b'{"step": "x"}\n'):
@@ -271,44 +167,3 @@ def test_notices_are_printed(capsys):
     loop.notices({"kind": "notice", "message": "one line"})
     loop.notices({"kind": "step", "step": 1})
     assert capsys.readouterr().err == "one line\n"
-
-
-def test_huge_pages_are_asked_for_in_new_processes_and_once(monkeypatch):
-    from experiments.runner import huge_pages
-
-    started = []
-    monkeypatch.setattr(huge_pages.os, "execv", lambda *command: started.append(command))
-    monkeypatch.setattr(huge_pages.sys, "platform", "linux")
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.perturb=0")
-    with huge_pages.in_new_processes():
-        asked = huge_pages.os.environ["GLIBC_TUNABLES"]
-        assert asked == "glibc.malloc.perturb=0:glibc.malloc.hugetlb=1"
-        huge_pages.restart()
-        assert not started  # this process has them
-    assert huge_pages.os.environ["GLIBC_TUNABLES"] == "glibc.malloc.perturb=0"
-    huge_pages.restart()
-    assert started == [(huge_pages.sys.executable, huge_pages.sys.orig_argv)]
-    assert huge_pages.os.environ["GLIBC_TUNABLES"] == asked
-
-
-def test_a_full_disk_is_told_with_its_folder():
-    for file in (None, "w/x"):
-        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file)
-        assert is_mistake(error)
-        assert line(error, "w") == (
-            f"{file or '--workdir=w'}: No space left on device; what is saved is kept; "
-            "the same command resumes"
-        )
-
-
-def test_a_second_signal_waits_until_the_first_is_told(capfd):
-    request, done = interrupts.Request(), []
-
-    def also():
-        request.take(signal.SIGINT, None)  # as when it comes right now
-        done.append(True)
-
-    request.also = also
-    with pytest.raises(KeyboardInterrupt):
-        request.take(signal.SIGINT, None)
-    assert done and request.asked

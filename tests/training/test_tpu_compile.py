@@ -18,6 +18,7 @@ from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.overflow import Exact
 from moe.dispatch.ragged import Ragged
 from moe.dispatch.ragged_all_to_all import RaggedAllToAll
+from moe.experts.contract import Pool
 from moe.experts.feed_forward import SwiGLU
 from moe.kernels.contract import Groups
 from moe.kernels.grouped import PerPlatform
@@ -88,25 +89,26 @@ def test_a_grouped_product_does_the_work_of_its_rows_only(name, dtype):
         assert not re.search(r" (dot|convolution)\(", compiled.as_text()), what
 
 
-def layer(dispatch, experts, E, params, x_TD, plan):
-    return jax.grad(
-        lambda params, x: jnp.sum(jnp.sin(served(dispatch, plan, x, experts, params, E)[0])), (0, 1)
-    )(params, x_TD)
+def layer(dispatch, pool, x_TD, plan):
+    return jax.grad(lambda pool, x: jnp.sum(jnp.sin(served(dispatch, plan, x, pool)[0])), (0, 1))(
+        pool, x_TD
+    )
 
 
-def layer_inputs(make, T, D, experts, E, K):
+def layer_inputs(make, shape, experts, K):
+    T, D, E = shape
     params = jax.eval_shape(lambda: experts.init(jax.random.key(0), E, D))
     params = jax.tree.map(lambda a: make(jnp.bfloat16, *a.shape), params)
     plan = Choices(make(jnp.int32, T, K), make(jnp.float32, T, K))
-    return params, make(jnp.bfloat16, T, D), plan
+    return Pool(params, experts, E), make(jnp.bfloat16, T, D), plan
 
 
 @pytest.mark.parametrize("name", SLICES)
 def test_the_dropless_layer_compiles_forward_and_backward(name):
-    T, K, experts = 4096, 2, SwiGLU(512)
+    T, K = 4096, 2
     one = functools.partial(struct, jax.sharding.SingleDeviceSharding(devices(name)[0]))
-    inputs = layer_inputs(one, T, 512, experts, 16, K)
-    call = functools.partial(layer, Ragged(), experts, 16)
+    inputs = layer_inputs(one, (T, 512, 16), SwiGLU(512), K)
+    call = functools.partial(layer, Ragged())
     cost = jax.jit(call).lower(*inputs).compile().cost_analysis()
     # Nine products of T * K rows; the rows of padding (1 in 32) and all else are 6 % at most.
     assert 1 <= cost["flops"] / (9 * 2 * T * K * 512 * 512) < 1.06
@@ -147,10 +149,9 @@ def test_collectives_and_their_bytes_on_a_slice_of_eight(dispatch, want):
     auto = (jax.sharding.AxisType.Auto,)
     mesh = jax.sharding.Mesh(devices("v5e:2x4").reshape(8), ("expert",), axis_types=auto)
     make = functools.partial(struct, jax.NamedSharding(mesh, jax.P("expert")))
-    experts = SwiGLU(128)
-    inputs = layer_inputs(make, 2048, 256, experts, 8, 2)
+    inputs = layer_inputs(make, (2048, 256, 8), SwiGLU(128), 2)
     with jax.set_mesh(mesh):
-        compiled = jax.jit(functools.partial(layer, dispatch, experts, 8)).lower(*inputs).compile()
+        compiled = jax.jit(functools.partial(layer, dispatch)).lower(*inputs).compile()
     found = collectives(compiled.as_text())
     assert sorted((one.kind, one.bytes) for one in found) == want
 
@@ -160,9 +161,8 @@ def test_the_exact_answer_to_overflow_compiles(dispatch):
     auto = (jax.sharding.AxisType.Auto,)
     mesh = jax.sharding.Mesh(devices("v5e:2x2").reshape(4), ("expert",), axis_types=auto)
     make = functools.partial(struct, jax.NamedSharding(mesh, jax.P("expert")))
-    experts = SwiGLU(128)
-    inputs = layer_inputs(make, 1024, 256, experts, 8, 2)
+    inputs = layer_inputs(make, (1024, 256, 8), SwiGLU(128), 2)
     with jax.set_mesh(mesh):
-        text = jax.jit(functools.partial(layer, dispatch, experts, 8)).lower(*inputs).compile()
+        text = jax.jit(functools.partial(layer, dispatch)).lower(*inputs).compile()
     # The slower path is there, in a branch of its own.
     assert " conditional(" in text.as_text() and "reduce-scatter" in text.as_text()

@@ -197,7 +197,7 @@ def test_evaluation_counts_each_window_once():
     bits = found.nats_Y.sum() / (240 * 2) / np.log(2)  # each token spells 2 bytes
     assert found.val_bits_per_byte == pytest.approx(bits)
     record = found.router(run.model)
-    assert record["layers"] == [0, 1] and np.sum(record["desk_load"]["ones"]) == pytest.approx(2)
+    assert record.layers == [0, 1] and np.sum(record.desk_load["ones"]) == pytest.approx(2)
 
 
 def test_weight_decay_is_for_matrices_only():

@@ -1,7 +1,7 @@
 """The section of the page that says how sure each difference is: tests, ratios, every seed."""
 
-from experiments.report.compare import LEARNED
-from experiments.report.page.markup import table
+from experiments.report.page.markup import bullets, table
+from experiments.results.record import Comparison, Difference
 from experiments.text import interval, number, probability
 
 RULE = (
@@ -13,38 +13,47 @@ RULE = (
     "about five seeds.</p>"
 )
 RATIOS = (
-    "<p>Position p is how far an arm has come from the baseline (0) to dense_total (1); hash share "
-    "s is the part of top1’s gain over the baseline that a fixed table keeps. Both are ratios of "
-    "differences: the interval is Fieller’s, and a ratio whose denominator is not beyond seed "
-    "noise is left undefined.</p>"
+    "<p>Each of these is a ratio of differences in loss: how far an arm has come on the way from "
+    "one arm (0) to another (1). The interval is Fieller’s, and a ratio whose denominator is not "
+    "beyond seed noise is left undefined.</p>"
 )
 
 
-def certainty(record: dict) -> str:
-    """The rule, the paired differences with their tests, the ratios, and the loss of every seed."""
-    return RULE + _differences(record) + _ratios(record) + _seeds(record)
+def certainty(comparison: Comparison) -> str:
+    """The rule, the paired differences with their tests, the ratios, and the loss of every seed.
+
+    Nothing where no arm has a second seed.
+    """
+    if comparison.one_seed:
+        return ""
+    parts = (_differences, _claims, _ratios, _seeds)
+    return RULE + "".join(part(comparison) for part in parts)
 
 
-def _differences(record: dict) -> str:
-    arms, base = record["arms"], record["baseline"]
-    found = [(arm, base, arms[arm]["difference"]) for arm in record["arm_order"]]
-    found += [(arm, LEARNED, arms[arm].get("difference_to_learned")) for arm in record["arm_order"]]
+def _differences(comparison: Comparison) -> str:
+    arms, base = comparison.arms, comparison.baseline
+    found = [(arm.name, base, arm.difference) for arm in comparison.others]
+    found += [
+        (one.arm, one.against, arms[one.arm].contrasts.get(one.name))
+        for one in comparison.declared.contrasts
+        if one.arm in arms
+    ]
     found = [(arm, other, one) for arm, other, one in found if one]
     if not found:
         return "<p>No arm shares a finished seed with the baseline yet.</p>"
-    ends = [one[key] for *_, one in found for key in ("low", "mean", "high")]
+    ends = [end for *_, one in found for end in (one.low, one.mean, one.high)]
     reach = max(abs(end) for end in ends if end is not None)
     lines = [
         [
             f"{arm} − {other}",
             _forest(one, reach),
-            number(one["mean"], sign=True),
-            interval(one),
-            interval({"low": one["bootstrap_low"], "high": one["bootstrap_high"]}),
-            number(one["threshold"]),
-            probability(one["p"]).removeprefix("p = ").removeprefix("p "),
-            probability(one["p_holm"]).removeprefix("p = ").removeprefix("p "),
-            one["verdict"],
+            number(one.mean, sign=True),
+            interval(one.low, one.high),
+            interval(one.bootstrap_low, one.bootstrap_high),
+            number(one.threshold),
+            probability(one.p).removeprefix("p = ").removeprefix("p "),
+            probability(one.p_holm).removeprefix("p = ").removeprefix("p "),
+            one.verdict,
         ]
         for arm, other, one in found
     ]
@@ -53,7 +62,7 @@ def _differences(record: dict) -> str:
     return table(title, [*heads, "Verdict"], lines, words=("Interval", "Verdict"))
 
 
-def _forest(one: dict, reach: float) -> str:
+def _forest(one: Difference, reach: float) -> str:
     """A small plot of the interval around zero; decoration, as the numbers stand beside it."""
     if not reach:
         return ""
@@ -62,39 +71,50 @@ def _forest(one: dict, reach: float) -> str:
         return f"{55 + 51 * value / reach:.1f}"
 
     line = ""
-    if one["low"] is not None:
-        line = f'<line x1="{x(one["low"])}" x2="{x(one["high"])}" y1="8" y2="8" class="bar"/>'
+    if one.low is not None:
+        line = f'<line x1="{x(one.low)}" x2="{x(one.high)}" y1="8" y2="8" class="bar"/>'
     return (
         '<svg class="forest" viewBox="0 0 110 16" aria-hidden="true">'
         f'<line x1="55" x2="55" y1="0" y2="16" class="zero"/>{line}'
-        f'<circle cx="{x(one["mean"])}" cy="8" r="3"/></svg>'
+        f'<circle cx="{x(one.mean)}" cy="8" r="3"/></svg>'
     )
 
 
-def _ratios(record: dict) -> str:
-    lines = []
-    for key, name in (("position", "position p"), ("hash_share", "hash share s")):
-        for arm in record["arm_order"]:
-            share = record["arms"][arm].get(key)
+def _claims(comparison: Comparison) -> str:
+    """What the literature says of the contrasts at hand."""
+    claims = {
+        f"{one.title}: {one.claim}" + (f" (arXiv {one.source})." if one.source else ".")
+        for one in comparison.declared.contrasts
+        if one.arm in comparison.arms and one.against in comparison.arms
+    }
+    return f"<p>Claimed in the literature:</p>{bullets(sorted(claims))}" if claims else ""
+
+
+def _ratios(comparison: Comparison) -> str:
+    lines, titles = [], []
+    for scale in comparison.declared.scales:
+        for arm in comparison.arms.values():
+            share = arm.scales.get(scale.name)
             if share:
-                note = share["reason"] or f"{share['n']} paired seeds"
-                bounds = interval(share, 2, sign=False)
-                lines.append([f"{name}, {arm}", number(share["value"], 2), bounds, note])
+                note = share.reason or f"{share.n} paired seeds"
+                bounds = interval(share.low, share.high, 2, sign=False)
+                name = f"{scale.name.replace('_', ' ')}, {arm.name}"
+                lines.append([name, number(share.value, 2), bounds, note])
+                titles.append(f"{scale.name.replace('_', ' ')}: {scale.title}.")
     if not lines:
         return ""
     heads = ["Ratio", "Value", "95 % interval", "Note"]
-    return RATIOS + table("Ratios of differences", heads, lines, words=("Note",))
+    meanings = bullets(list(dict.fromkeys(titles)))
+    return RATIOS + meanings + table("Ratios of differences", heads, lines, words=("Note",))
 
 
-def _seeds(record: dict) -> str:
-    arms = record["arms"]
-    seeds = sorted(
-        {seed for e in arms.values() for seed in e["seeds_finished"] + e["seeds_diverged"]}
-    )
+def _seeds(comparison: Comparison) -> str:
+    arms = comparison.arms.values()
+    seeds = sorted({seed for arm in arms for seed in arm.seeds_finished + arm.seeds_diverged})
     lines = []
-    for arm in record["arm_order"]:
-        losses, diverged = arms[arm]["val_loss"]["by_seed"], arms[arm]["seeds_diverged"]
-        cells = ["diverged" if s in diverged else number(losses.get(str(s)), 5) for s in seeds]
-        lines.append([arm, *cells])
+    for arm in arms:
+        losses, diverged = arm.val_loss.by_seed, arm.seeds_diverged
+        cells = ["diverged" if s in diverged else number(losses.get(s), 5) for s in seeds]
+        lines.append([arm.name, *cells])
     heads = ["Arm", *(f"seed {seed}" for seed in seeds)]
     return table("Validation loss of every seed, nats per token", heads, lines)

@@ -4,6 +4,8 @@ import re
 from html import escape
 
 from experiments.figures.palette import style
+from experiments.results.record import Comparison
+from experiments.text import NONE
 
 
 def prose(text: str) -> str:
@@ -19,11 +21,11 @@ def bullets(lines: list[str]) -> str:
     return f"<ul>{''.join(f'<li>{prose(line)}</li>' for line in lines)}</ul>"
 
 
-def swatch(record: dict, arm: str) -> str:
+def swatch(comparison: Comparison, name: str) -> str:
     """A dot in the colour that the arm has in the figures; nothing for a name that is no arm."""
-    if arm not in record["arms"]:
+    if name not in comparison.arms:
         return ""
-    colour = "currentColor" if arm == record["baseline"] else style(record, arm)[0]
+    colour = "currentColor" if name == comparison.baseline else style(comparison, name).colour
     return f'<span class="swatch" style="background:{colour}"></span>'
 
 
@@ -39,8 +41,11 @@ def table(
 ) -> str:
     """A table whose first column heads the rows; columns named in `words` are aligned left.
 
-    Cells are escaped, except those that are drawings and so start with `<svg`.
+    Cells are escaped, except those that are drawings and so start with `<svg`. A column that has
+    nothing but dashes is left out.
     """
+    kept = [i for i in range(len(heads)) if not i or any(row[i] not in ("", NONE) for row in body)]
+    heads, body = [heads[i] for i in kept], [[row[i] for i in kept] for row in body]
     kinds = [' class="word"' if head in words else "" for head in heads]
     pairs = list(zip(heads, kinds, strict=True))
     top = "".join(f'<th scope="col"{kind}>{escape(head)}</th>' for head, kind in pairs)

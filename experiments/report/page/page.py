@@ -1,51 +1,55 @@
 """The page of a study: one HTML file with its figures, style and script inside."""
 
 import shlex
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
 from experiments.figures.draw import Drawing
 from experiments.report import table as tables
+from experiments.report.findings import BASELINES
 from experiments.report.page.certainty import certainty
 from experiments.report.page.markup import bullets, prose, scroll, swatch, table
+from experiments.report.told import Told
+from experiments.results.record import Arm, Comparison
 from experiments.text import listing, number
+from moe.analysis import load
 
 ASSETS = Path(__file__).parent
 METHODS = (
     "Losses are cross-entropy in nats per token on held-out documents of every desk, router noise "
     "off, auxiliary terms excluded; bits per byte is the same loss per byte of text. FLOPs are "
-    "those of the forward pass with attention, router and head counted, dispatch apart. Load "
-    "entropy is −Σ f ln f / ln E of the fractions f of assignments per expert; max violation is "
-    "E max f − 1; a dead expert takes less than 1 % of the even share 1/E. The unigram entropy and "
-    "the 5-gram model are measured on the same held-out tokens."
+    "those of the forward pass with attention, router and head counted, dispatch apart. The "
+    "unigram entropy and the 5-gram model are measured on the same held-out tokens."
 )
 
 
-def page(record: dict, drawings: list[Drawing]) -> str:
+def page(comparison: Comparison, said: Told, drawings: list[Drawing]) -> str:
     """The whole page as text; everything that comes from the record is escaped."""
     sections = (
-        ("results", "Results", _results(record) + _desks(record)),
-        ("findings", "What the data say", bullets(record["findings"])),
+        ("results", "Results", _results(comparison) + _desks(comparison)),
+        ("findings", "What the data say", bullets(said.findings)),
         ("figures", "Figures", "".join(_figure(d, i + 1) for i, d in enumerate(drawings))),
-        ("sure", "How sure is it", certainty(record)),
-        ("arms", "The arms", _arms(record)),
-        ("caveats", "Caveats", bullets(record["caveats"])),
-        ("methods", "Methods", _methods(record)),
-        ("repeat", "Repeat it", _repeat(record)),
+        ("sure", "How sure is it", certainty(comparison)),
+        ("arms", "The arms", _arms(comparison)),
+        ("caveats", "Caveats", bullets(said.caveats)),
+        ("methods", "Methods", _methods(comparison)),
+        ("repeat", "Repeat it", _repeat(comparison)),
     )
+    sections = [section for section in sections if section[2]]
     contents = " ".join(f'<a href="#{key}">{title}</a>' for key, title, _ in sections)
     body = "".join(
         f'<section id="{key}"><h2>{title}</h2>{content}</section>'
         for key, title, content in sections
     )
-    title = escape(f"{record['study']}, size {record['size']}")
+    title = escape(f"{comparison.declared.study}, size {comparison.declared.size}")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{title}</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n<body>\n"
-        f'<main>{_header(record)}<nav aria-label="Contents">{contents}</nav>{body}</main>\n'
-        f"<script>\n{_asset('page.js')}</script>\n</body>\n</html>\n"
+        f'<main>{_header(comparison, said)}<nav aria-label="Contents">{contents}</nav>'
+        f"{body}</main>\n<script>\n{_asset('page.js')}</script>\n</body>\n</html>\n"
     )
 
 
@@ -53,34 +57,34 @@ def _asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
-def _header(record: dict) -> str:
-    answer = "".join(f"<p>{prose(sentence)}</p>" for sentence in record["headline"])
-    missing = record["open_runs"] + record["problems"]
+def _header(comparison: Comparison, said: Told) -> str:
+    declared = comparison.declared
+    answer = "".join(f"<p>{prose(sentence)}</p>" for sentence in said.headline)
     notice = ""
-    if missing:
-        notice = f'<aside class="notice"><h2>Not in the table</h2>{bullets(missing)}</aside>'
-    study, size = escape(str(record["study"])), escape(str(record["size"]))
+    if said.missing:
+        notice = f'<aside class="notice"><h2>Not in the table</h2>{bullets(said.missing)}</aside>'
+    study, size = escape(str(declared.study)), escape(str(declared.size))
     return (
         f'<header><p class="kind">Study {study}, size {size}</p>'
-        f'<h1>{prose(record["question"])}</h1><div class="answer">{answer}</div>{notice}</header>'
+        f'<h1>{prose(declared.question)}</h1><div class="answer">{answer}</div>{notice}</header>'
     )
 
 
-def _results(record: dict) -> str:
+def _results(comparison: Comparison) -> str:
     """The sortable table; the count-based baselines stay below it."""
+    shown = tables.columns(comparison)
     heads = "".join(
         f'<th scope="col"{_kind(column.key)} title="{escape(column.note)}">'
         f'<button type="button">{escape(column.title)}</button></th>'
-        for column in tables.COLUMNS
+        for column in shown
     )
-    body = "".join(_row(record, row) for row in tables.rows(record))
-    references = "".join(_row(record, row) for row in tables.reference_rows(record))
-    notes = "".join(
-        f"<dt>{escape(c.title)}</dt><dd>{escape(c.note)}</dd>" for c in tables.COLUMNS[1:]
-    )
+    body = "".join(_row(comparison, row) for row in tables.rows(comparison))
+    references = "".join(_row(comparison, row) for row in tables.reference_rows(comparison))
+    notes = "".join(f"<dt>{escape(c.title)}</dt><dd>{escape(c.note)}</dd>" for c in shown[1:])
+    caption = "One run per arm." if comparison.one_seed else "Mean over seeds per arm."
     grid = scroll(
         "Results per arm",
-        '<table class="sortable"><caption>Mean over seeds per arm. Select a heading to sort.'
+        f'<table class="sortable"><caption>{caption} Select a heading to sort.'
         f"</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody>"
         f'<tbody class="reference">{references}</tbody></table>',
     )
@@ -91,15 +95,14 @@ def _kind(key: str) -> str:
     return ' class="word"' if key in tables.LEFT else ""
 
 
-def _row(record: dict, row: dict[str, tables.Cell]) -> str:
+def _row(comparison: Comparison, row: tables.Row) -> str:
     cells = []
-    for column in tables.COLUMNS:
-        cell = row[column.key]
+    for key, cell in row.items():
         value = "" if cell.value is None else f' data-value="{cell.value!r}"'
         text = prose(cell.text)
-        if column.key == "arm":
-            cells.append(f'<th scope="row">{swatch(record, cell.text)}{text}</th>')
-        elif column.key == "verdict":
+        if key == "arm":
+            cells.append(f'<th scope="row">{swatch(comparison, cell.text)}{text}</th>')
+        elif key == "verdict":
             kind = escape(cell.text.split(" ")[0])
             cells.append(f'<td class="word verdict {kind}">{text}</td>')
         else:
@@ -107,19 +110,19 @@ def _row(record: dict, row: dict[str, tables.Cell]) -> str:
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _desks(record: dict) -> str:
+def _desks(comparison: Comparison) -> str:
     """Mean loss of every arm and of the count-based baselines on each desk, folded."""
-    arms = record["arms"]
-    desks = list(dict.fromkeys(desk for entry in arms.values() for desk in entry["desk_loss"]))
+    arms = comparison.arms.values()
+    desks = list(dict.fromkeys(desk for arm in arms for desk in arm.desk_loss))
     if not desks:
         return ""
     lines = []
-    for arm in record["arm_order"]:
-        losses = arms[arm]["desk_loss"]
-        lines.append([arm, *(number(losses.get(desk, {}).get("mean")) for desk in desks)])
-    by_desk = record["baselines"].get("by_desk", {})
-    for key, name in (("unigram_nats", "unigram entropy"), ("fivegram_nats", "5-gram model")):
-        levels = [by_desk.get(desk, {}).get(key) for desk in desks]
+    for arm in arms:
+        means = [arm.desk_loss[desk].mean if desk in arm.desk_loss else None for desk in desks]
+        lines.append([arm.name, *map(number, means)])
+    by_desk = comparison.baselines.get("by_desk", {})
+    for key, name in BASELINES:
+        levels = [by_desk.get(desk, {}).get(f"{key}_nats") for desk in desks]
         if any(level is not None for level in levels):
             lines.append([name, *map(number, levels)])
     body = table("Mean validation loss, nats per token", ["Arm", *desks], lines)
@@ -127,38 +130,40 @@ def _desks(record: dict) -> str:
 
 
 def _figure(drawing: Drawing, index: int) -> str:
+    """A figure; its width in inches says how far the style may stretch it."""
     return (
-        f'<figure id="{drawing.name}">{scroll(drawing.title, drawing.svg)}'
+        f'<figure id="{drawing.name}" style="--inches:{drawing.inches:g}">'
+        f"{scroll(drawing.title, drawing.svg)}"
         f"<figcaption><strong>Figure {index}. {escape(drawing.title)}.</strong> "
         f"{prose(drawing.caption)}</figcaption></figure>"
     )
 
 
-def _arms(record: dict) -> str:
+def _arms(comparison: Comparison) -> str:
     parts = []
-    for arm in record["arm_order"]:
-        entry = record["arms"][arm]
-        body = f"<p>{prose(_facts(entry))}</p>"
-        for key, title in (("params_by_part", "Parameters"), ("flops_by_part", "FLOPs per token")):
-            body += _parts(f"{title} of {arm} by part", entry[key])
-        summary = f"{swatch(record, arm)}<b>{escape(arm)}</b>: {prose(entry['description'])}"
+    for arm in comparison.arms.values():
+        body = f"<p>{prose(_facts(arm))}</p>"
+        body += _parts(f"Parameters of {arm.name} by part", arm.params_by_part)
+        body += _parts(f"FLOPs per token of {arm.name} by part", arm.flops_by_part)
+        name = f"{swatch(comparison, arm.name)}<b>{escape(arm.name)}</b>"
+        summary = f"{name}: {prose(arm.description)}"
         parts.append(f"<details><summary>{summary}</summary>{body}</details>")
     return "".join(parts)
 
 
-def _facts(entry: dict) -> str:
-    if not entry["seeds_finished"]:
+def _facts(arm: Arm) -> str:
+    if not arm.seeds_finished:
         return "No finished run."
-    facts = [f"{entry['tokens']:,} training tokens in {entry['steps']:,} steps"]
-    if entry["router"]:
-        layers = listing([str(layer) for layer in entry["router"]["layers"]])
-        facts.append(f"{entry['router']['num_experts']} experts in layers {layers}, counted from 0")
-    if entry["flops_ratio"]:
-        facts.append(f"{number(entry['flops_ratio'], 4)} × the FLOPs of the baseline")
+    facts = [f"{arm.tokens:,} training tokens in {arm.steps:,} steps"]
+    if arm.router:
+        layers = listing([str(layer) for layer in arm.router.layers])
+        facts.append(f"{arm.router.num_experts} experts in layers {layers}, counted from 0")
+    if arm.flops_ratio:
+        facts.append(f"{number(arm.flops_ratio, 4)} × the FLOPs of the baseline")
     return "; ".join(facts) + "."
 
 
-def _parts(title: str, parts: dict[str, float]) -> str:
+def _parts(title: str, parts: Mapping[str, float]) -> str:
     """Size and share of each part; dispatch is shown but not counted in the sum."""
     if not parts:
         return ""
@@ -170,33 +175,36 @@ def _parts(title: str, parts: dict[str, float]) -> str:
     return table(title, ["Part", "Number", "Share"], lines)
 
 
-def _methods(record: dict) -> str:
-    seeds = listing([str(seed) for seed in record["seeds"]])
+def _methods(comparison: Comparison) -> str:
+    declared = comparison.declared
+    seeds = listing([str(seed) for seed in declared.seeds])
     text = f"<p>Seeds {escape(seeds)}. {prose(METHODS)}</p>"
-    if record["overrides"]:
-        text += f"<p>Settings changed: {escape(', '.join(map(str, record['overrides'])))}.</p>"
+    if any(arm.router for arm in comparison.arms.values()):
+        text += f"<p>{prose(' '.join(f'{m.title}: {m.note}.' for m in load.METRICS))}</p>"
+    if declared.overrides:
+        text += f"<p>Settings changed: {escape(', '.join(map(str, declared.overrides)))}.</p>"
     lines = [
         [
             key.replace("_", " "),
             listing([str(v) for v in value] if isinstance(value, list) else [str(value)]),
         ]
-        for key, value in sorted(record["environment"].items())
+        for key, value in sorted(comparison.environment.items())
     ]
     return text + table("Versions, device and data", ["Item", "Value"], lines, words=("Value",))
 
 
-def _repeat(record: dict) -> str:
-    arms = ",".join(arm for arm in record["arm_order"] if record["arms"][arm]["seeds_finished"])
+def _repeat(comparison: Comparison) -> str:
+    declared = comparison.declared
     options = {
         "workdir": "repeat",
-        "size": record["size"],
-        "arms": arms,
-        "seeds": ",".join(str(seed) for seed in record["seeds"]),
+        "size": declared.size,
+        "arms": ",".join(arm.name for arm in comparison.arms.values() if arm.seeds_finished),
+        "seeds": ",".join(str(seed) for seed in declared.seeds),
     }
-    command = [f"python -m experiments run {shlex.quote(str(record['study']))}"]
+    command = [f"python -m experiments run {shlex.quote(str(declared.study))}"]
     command += [shlex.quote(f"--{name}={value}") for name, value in options.items()]
-    command += [shlex.quote(f"--set={override}") for override in record["overrides"]]
-    commit = record["environment"].get("commit")
+    command += [shlex.quote(f"--set={override}") for override in declared.overrides]
+    commit = comparison.environment.get("commit")
     first = [f"git checkout {shlex.quote(commit)}"] if commit and isinstance(commit, str) else []
     lines = escape("\n".join([*first, " \\\n    ".join(command)]))
     return (

@@ -5,15 +5,15 @@ one sequence.
 """
 
 import dataclasses
-from typing import ClassVar, Protocol
+from typing import Annotated, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from moe.data.counts import Corpus
+from moe.fields import AtLeast, Within
 from moe.params import mixed
-from moe.registry import Mistake
 
 
 class Key(Protocol):
@@ -34,10 +34,6 @@ class Key(Protocol):
         """How often each row is used in the training text, taken as one sequence."""
         key_S = np.asarray(self(jnp.asarray(corpus.token_S, jnp.int32)[None])[0])
         return np.bincount(key_S, minlength=self.rows(len(corpus.count_V)))
-
-    def check(self, path: str) -> None:
-        """Raises Mistake, one line that starts with `path`, for impossible fields."""
-        del path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +76,9 @@ class NGram(Key):
       salt: another salt gives another hash.
     """
 
-    n: int = 2
-    buckets: int = 65_536
-    salt: int = 0
+    n: Annotated[int, AtLeast(1)] = 2
+    buckets: Annotated[int, Within(1, 2**31, "[)")] = 65_536
+    salt: Annotated[int, Within(0, 2**32, "[)")] = 0
 
     def rows(self, V):
         """The buckets."""
@@ -96,15 +92,6 @@ class NGram(Key):
             hashed_BL = mixed(hashed_BL ^ shifted(id_BL + 1, back).astype(jnp.uint32))
         return (hashed_BL % np.uint32(self.buckets)).astype(jnp.int32)
 
-    def check(self, path):
-        """Raises Mistake for an empty context, too few buckets or a salt beyond 32 bits."""
-        if self.n < 1:
-            raise Mistake(f"{path}.n={self.n}: must be >= 1")
-        if not 1 <= self.buckets < 2**31:
-            raise Mistake(f"{path}.buckets={self.buckets}: must be in [1, 2^31)")
-        if not 0 <= self.salt < 2**32:
-            raise Mistake(f"{path}.salt={self.salt}: must be in [0, 2^32)")
-
 
 @dataclasses.dataclass(frozen=True)
 class Position(Key):
@@ -114,7 +101,7 @@ class Position(Key):
       longest: rows of the table; later places start again.
     """
 
-    longest: int = 65_536
+    longest: Annotated[int, AtLeast(1)] = 65_536
 
     def rows(self, V):
         """The longest sequence."""
@@ -130,11 +117,6 @@ class Position(Key):
         """The same for every place, since windows are all equally long."""
         del corpus
         return np.ones(self.longest, np.int64)
-
-    def check(self, path):
-        """Raises Mistake unless longest >= 1."""
-        if self.longest < 1:
-            raise Mistake(f"{path}.longest={self.longest}: must be >= 1")
 
 
 @dataclasses.dataclass(frozen=True)

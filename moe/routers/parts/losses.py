@@ -6,12 +6,12 @@ the gradient of the whole batch. `moe/convert/conventions.py` translates publish
 """
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 
-from moe.registry import Mistake
+from moe.fields import AtLeast
 
 Terms = dict[str, jax.Array]
 
@@ -58,11 +58,11 @@ class Losses:
       adaptive: how the load-balance weight follows the load; none keeps it.
     """
 
-    load_balance: float = 0.01
-    z_loss: float = 0.001
-    importance: float = 0.0
-    load: float = 0.0
-    orthogonality: float = 0.0
+    load_balance: Annotated[float, AtLeast(0)] = 0.01
+    z_loss: Annotated[float, AtLeast(0)] = 0.001
+    importance: Annotated[float, AtLeast(0)] = 0.0
+    load: Annotated[float, AtLeast(0)] = 0.0
+    orthogonality: Annotated[float, AtLeast(0)] = 0.0
     scope: Literal["sequence", "group", "device", "batch"] = "batch"
     adaptive: Adaptive | None = None
 
@@ -76,6 +76,8 @@ class Losses:
         weight: jax.Array | float = 1.0,
     ) -> Terms:
         """Numerators, each with a leading token axis.
+
+        Over budget: each is one quantity of a router, and most routers have three.
 
         Args:
           logits_TE: for the z-loss.
@@ -112,10 +114,8 @@ class Losses:
             losses["orthogonality"] = self.orthogonality * sums["overlap_T"] / tokens
         return losses, {"load_balance": balance, "z_loss": z}
 
-    def check(self, path: str) -> None:
-        """Raises Mistake for a weight that is negative or infinite."""
-        for name in ("load_balance", "z_loss", "importance", "load", "orthogonality"):
-            check_weight(path, name, getattr(self, name))
+
+UNWEIGHTED = Losses(load_balance=0.0, z_loss=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,9 +159,3 @@ def overlap(w_DE: jax.Array) -> jax.Array:
     unit_DE = w_DE / jnp.maximum(jnp.linalg.norm(w_DE, axis=0, keepdims=True), 1e-12)
     cos_EE = jnp.einsum("DE,DO->EO", unit_DE, unit_DE)
     return 0.5 * jnp.mean(jnp.abs(cos_EE - jnp.eye(w_DE.shape[1])))
-
-
-def check_weight(path: str, name: str, value: float) -> None:
-    """Raises Mistake unless the value is a finite number >= 0."""
-    if not 0 <= value < float("inf"):
-        raise Mistake(f"{path}.{name}={value}: must be a number >= 0")

@@ -1,13 +1,13 @@
 """Noise in the router at training; none of it is there at evaluation (rng=None)."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Annotated, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
 
+from moe.fields import Above, Within
 from moe.params import Params
-from moe.registry import Mistake
 
 
 class Noise(Protocol):
@@ -40,10 +40,6 @@ class Noise(Protocol):
             return logits_TE
         return logits_TE + deviation_TE * jax.random.normal(rng, logits_TE.shape)
 
-    def check(self, path: str) -> None:
-        """Raises Mistake, one line that starts with `path`, for impossible fields."""
-        del path
-
 
 @dataclass(frozen=True)
 class NoNoise(Noise):
@@ -75,7 +71,7 @@ class FixedNoise(Noise):
       scale: deviation times the number of experts, > 0.
     """
 
-    scale: float = 1.0
+    scale: Annotated[float, Above(0)] = 1.0
 
     gaussian: ClassVar[bool] = True
 
@@ -83,11 +79,6 @@ class FixedNoise(Noise):
         """The constant, of shape 1E."""
         del params, x_TD
         return jnp.full((1, E), self.scale / E)
-
-    def check(self, path):
-        """Raises Mistake unless 0 < scale < inf."""
-        if not 0 < self.scale < float("inf"):
-            raise Mistake(f"{path}.scale={self.scale}: must be a number > 0")
 
 
 @dataclass(frozen=True)
@@ -107,17 +98,12 @@ class Jitter(Noise):
     """Multiplies what the router reads by U(1 - epsilon, 1 + epsilon): Switch (2101.03961).
 
     Attributes:
-      epsilon: in [0, 1).
+      epsilon: largest relative change.
     """
 
-    epsilon: float = 0.01
+    epsilon: Annotated[float, Within(0, 1, "[)")] = 0.01
 
     def perturb_input(self, x_TD, rng):
         """Jitters every component of every token by itself."""
         low, high = 1 - self.epsilon, 1 + self.epsilon
         return x_TD * jax.random.uniform(rng, x_TD.shape, minval=low, maxval=high)
-
-    def check(self, path):
-        """Raises Mistake unless 0 <= epsilon < 1."""
-        if not 0 <= self.epsilon < 1:
-            raise Mistake(f"{path}.epsilon={self.epsilon}: must be in [0, 1)")

@@ -1,11 +1,12 @@
 """How hash layers deal keys to experts: the tables of arXiv 2106.04426, section 3."""
 
 import dataclasses
-from typing import ClassVar, Protocol
+from typing import Annotated, ClassVar, Protocol
 
 import numpy as np
 
 from moe.data.counts import Corpus
+from moe.fields import AtLeast
 from moe.registry import Mistake
 from moe.routers.parts.clusters import cooccurrence, kmeans, squares, unit
 
@@ -69,7 +70,7 @@ class ClusteredTable(Table):
     """
 
     embedding: str = ""
-    width: int = 32
+    width: Annotated[int, AtLeast(1)] = 32
 
     of_tokens: ClassVar[bool] = True
 
@@ -108,11 +109,9 @@ class ClusteredTable(Table):
         return unit(vector_VA)
 
     def check(self, path):
-        """Raises Mistake for a width < 1 or a file that is not there."""
+        """Raises Mistake for a file that is not there."""
         import pathlib
 
-        if self.width < 1:
-            raise Mistake(f"{path}.width={self.width}: must be >= 1")
         if self.embedding and not pathlib.Path(self.embedding).is_file():
             raise Mistake(f"{path}.embedding={self.embedding}: no such file")
 

@@ -1,0 +1,168 @@
+"""study.json: what a study declared, what was asked of it, and what is to be said of its arms."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.studies.contract import Caveat, Contrast, Scale, Study
+from moe import files, registry
+from moe.registry import Mistake
+
+FILE = "study.json"
+_ASKED = ("study", "size", "question", "baseline", "arms", "seeds")  # in every file
+_SAME = ("study", "size", "question", "baseline", "overrides")  # in all runs of one folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Declaration:
+    """A study as its folder holds it.
+
+    Attributes:
+      arms: name -> one line, of those that were asked for.
+      contrasts, scales, caveats, colour_order: of the whole study, see
+        `experiments.studies.contract`.
+    """
+
+    study: str
+    size: str
+    question: str
+    baseline: str
+    overrides: tuple[str, ...]
+    arms: Mapping[str, str]
+    seeds: tuple[int, ...]
+    contrasts: tuple[Contrast, ...] = ()
+    scales: tuple[Scale, ...] = ()
+    caveats: tuple[Caveat, ...] = ()
+    colour_order: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        size: str,
+        arms: Iterable[str],
+        seeds: Iterable[int],
+        overrides: Iterable[str],
+    ) -> "Declaration":
+        """What a registered study declares, and which arms and seeds of it are asked for."""
+        study, asked = registry.lookup("study", name), set(arms)
+        return cls(
+            study=name,
+            size=size,
+            question=study.question,
+            baseline=study.baseline,
+            overrides=tuple(overrides),
+            arms={arm: line for arm, line in study.arms if arm in asked},
+            seeds=tuple(sorted(set(seeds))),
+            **_told(study),
+        )
+
+    @classmethod
+    def read(cls, directory: Path) -> "Declaration":
+        """Of the folder of a study; raises Mistake, one line, for a file that cannot be used.
+
+        What a file of an older version does not say is that of the registered study.
+        """
+        path = directory / FILE
+        content = _parsed(path)
+        missing = [key for key in _ASKED if not isinstance(content, dict) or key not in content]
+        if missing:
+            raise Mistake(f"{path}: key {missing[0]!r} is missing; not written by a study run")
+        if not isinstance(content["arms"], dict) or not isinstance(content["seeds"], list):
+            raise Mistake(f"{path}: arms must map names to one line, seeds must be a list")
+        told = {}
+        if not set(_READ) <= set(content) and content["study"] in registry.names("study"):
+            told = _told(registry.lookup("study", content["study"]))
+        try:
+            told |= {key: read(content[key]) for key, read in _READ.items() if key in content}
+            return cls(
+                **{key: content[key] for key in _ASKED if key != "seeds"},
+                seeds=tuple(content["seeds"]),
+                overrides=tuple(content.get("overrides", ())),
+                **told,
+            )
+        except (TypeError, KeyError, AttributeError) as error:
+            raise Mistake(f"{path}: not as a study run writes it ({error})") from None
+
+    def write(self, directory: Path) -> None:
+        """Adds its arms and seeds to what is there; raises Mistake for another study or size."""
+        path = directory / FILE
+        before, content = _there(path), self.content()
+        for key in _SAME:
+            if key in before and before[key] != content[key]:
+                raise Mistake(
+                    f"{path}: {key} is {before[key]!r} there, {content[key]!r} asked; "
+                    "choose another --workdir"
+                )
+        arms = {*self.arms, *before.get("arms", {})}
+        lines = dict(registry.lookup("study", self.study).arms)
+        content["arms"] = {arm: line for arm, line in lines.items() if arm in arms}
+        content["seeds"] = sorted({*self.seeds, *before.get("seeds", [])})
+        files.write(path, json.dumps(content, indent=1) + "\n")
+
+    def content(self) -> dict[str, Any]:
+        """As the file holds it."""
+        content = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for key in ("overrides", "seeds", "colour_order"):
+            content[key] = list(content[key])
+        for key in ("contrasts", "scales", "caveats"):
+            content[key] = [_listed(dataclasses.asdict(one)) for one in content[key]]
+        return content | {"arms": dict(self.arms)}
+
+
+def _told(study: Study) -> dict[str, tuple]:
+    return {
+        "contrasts": study.contrasts,
+        "scales": study.scales,
+        "caveats": study.caveats,
+        "colour_order": study.colour_order,
+    }
+
+
+def _listed(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in record.items()}
+
+
+def _records(kind: type) -> Any:
+    """Reads a list of records of a kind."""
+
+    def read(content: Sequence[dict]) -> tuple:
+        return tuple(
+            kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in one.items()})
+            for one in content
+        )
+
+    return read
+
+
+_READ = {
+    "contrasts": _records(Contrast),
+    "scales": _records(Scale),
+    "caveats": _records(Caveat),
+    "colour_order": tuple,
+}
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Mistake(f"{path}: {error.strerror}; not a study directory") from None
+    except ValueError as error:
+        raise Mistake(f"{path}: not JSON ({error})") from None
+
+
+def _there(path: Path) -> dict[str, Any]:
+    """What a run finds; raises Mistake, one line, when that is of no use."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        dict(found["arms"]), sorted({0, *found["seeds"]})
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise Mistake(
+            f"{path}: is damaged ({type(error).__name__}: {error}); repair or remove it"
+        ) from error
+    return found

@@ -1,0 +1,234 @@
+"""What a study came to, as records: what every table, sentence, figure and page is made from."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.results.declaration import Declaration
+from moe.analysis import load
+
+COMPLETE, INCOMPLETE, MISSING, DIVERGED = "complete", "incomplete", "missing", "diverged"
+BASELINE, NO_BASELINE = "baseline", "no baseline"
+LOWER, HIGHER, UNCLEAR, ONE_SEED = "lower", "higher", "not told apart", "one seed"
+MATCHED = 0.01  # relative tolerance within which FLOPs count as equal
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A quantity over seeds; `mean` is None without any, `sd` below two."""
+
+    n: int
+    mean: float | None
+    sd: float | None
+    by_seed: Mapping[int, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference(Summary):
+    """A paired difference over the seeds that two arms share; intervals at 95 %.
+
+    Attributes:
+      low, high: t interval of the mean; with one seed it and all that follows is None.
+      bootstrap_low, bootstrap_high: percentile interval of the paired bootstrap.
+      threshold: beyond it a difference can count, see `experiments.report.statistics.verdict`.
+      p, p_holm: of the paired t test, and corrected for the comparisons of the same kind.
+    """
+
+    low: float | None
+    high: float | None
+    bootstrap_low: float | None
+    bootstrap_high: float | None
+    threshold: float | None
+    p: float | None
+    verdict: str
+    p_holm: float | None = None
+    comparisons: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """A ratio of differences with Fieller's 95 % interval, or the reason why there is none."""
+
+    n: int
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Band:
+    """A curve over training: mean, lowest and highest over seeds; None where one is not finite."""
+
+    tokens: tuple[int, ...] = ()
+    mean: tuple[float | None, ...] = ()
+    low: tuple[float | None, ...] = ()
+    high: tuple[float | None, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """The losses of an arm in training; `eval_difference` is to the baseline, paired by seed."""
+
+    finished: bool
+    peak_learning_rate: float | None
+    train: Band
+    eval: Band
+    eval_difference: Band
+
+
+@dataclasses.dataclass(frozen=True)
+class Peak:
+    """The strongest tie of a desk to an expert; a share of 0 where there is none."""
+
+    share: float = 0.0
+    desk: str = ""
+    layer: int = 0
+    expert: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Routers:
+    """The load of an arm's experts, per MoE layer.
+
+    Attributes:
+      metrics: name of `moe.analysis.load.METRICS` -> mean over seeds of each layer.
+      load, desk_load, peak: those of one seed, as experts have no order across seeds.
+    """
+
+    causal: bool
+    causal_in_training: bool
+    layers: tuple[int, ...]
+    num_experts: int
+    metrics: Mapping[str, tuple[float, ...]]
+    load: list[list[float]]
+    desk_load: Mapping[str, list[list[float]]]
+    peak: Peak
+    shown_seed: int
+
+    def overall(self) -> dict[str, float]:
+        """Each metric as one number over the layers."""
+        measured = [metric for metric in load.METRICS if metric.name in self.metrics]
+        return {metric.name: metric.overall(self.metrics[metric.name]) for metric in measured}
+
+    def told(self) -> list[str]:
+        """The metrics that have words, each as a part of a sentence."""
+        overall = self.overall()
+        return [m.told(overall[m.name]) for m in load.METRICS if m.told and m.name in overall]
+
+    def content(self) -> dict[str, Any]:
+        """The metrics stand beside the rest."""
+        rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        rest["peak"] = self.peak if self.peak.share else {"share": 0.0}
+        return plain({**rest.pop("metrics"), **rest})
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One arm over its seeds; losses in nats per token."""
+
+    name: str
+    description: str
+    status: str
+    seeds_finished: tuple[int, ...]
+    seeds_diverged: tuple[int, ...]
+    seeds_unfinished: tuple[int, ...]
+    seeds_absent: tuple[int, ...]
+    val_loss: Summary
+    val_bits_per_byte: Summary
+    desk_loss: Mapping[str, Summary]
+    desk_tokens: Mapping[str, int]
+    router: Routers | None
+    curve: Curves
+    timing: Mapping[str, float | None]
+    params_total: int | None
+    params_active: int | None
+    params_by_part: Mapping[str, float]
+    flops_per_token: float | None
+    flops_by_part: Mapping[str, float]
+    tokens: int | None
+    steps: int | None
+    verdict: str = MISSING
+    flops_ratio: float | None = None  # to the baseline
+    difference: Difference | None = None
+    desk_difference: Mapping[str, Difference | None] = dataclasses.field(default_factory=dict)
+    contrasts: Mapping[str, Difference | None] = dataclasses.field(default_factory=dict)
+    scales: Mapping[str, Share | None] = dataclasses.field(default_factory=dict)
+
+    @property
+    def matched(self) -> bool:
+        """Whether its forward FLOPs per token are those of the baseline within 1 %."""
+        return self.flops_ratio is not None and abs(self.flops_ratio - 1) <= MATCHED
+
+    @property
+    def judged(self) -> bool:
+        """Whether its difference to the baseline was set against the noise between seeds."""
+        return self.verdict in (LOWER, HIGHER, UNCLEAR)
+
+    def content(self) -> dict[str, Any]:
+        """The contrasts and scales stand beside the rest, each under its name."""
+        rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del rest["name"]
+        return plain({**rest.pop("contrasts"), **rest.pop("scales"), **rest})
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A whole study: numbers only, sentences are added by the report.
+
+    Attributes:
+      arms: by name: the baseline, the arms of its FLOPs, then those at other FLOPs.
+      baselines: the count-based ones on the same held-out text.
+      environment: each version once; a list where the runs differ.
+      problems: a line for each file that could not be used.
+    """
+
+    declared: Declaration
+    arms: Mapping[str, Arm]
+    baselines: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    problems: tuple[str, ...]
+
+    @property
+    def baseline(self) -> str:
+        """The name of the arm that others are compared with."""
+        return self.declared.baseline
+
+    @property
+    def others(self) -> list[Arm]:
+        """Every arm but the baseline."""
+        return [arm for arm in self.arms.values() if arm.name != self.baseline]
+
+    @property
+    def colour_order(self) -> tuple[str, ...]:
+        """Every arm but the baseline in the order of the colours; strangers come last."""
+        order = dict.fromkeys([*self.declared.colour_order, *self.arms])
+        return tuple(arm for arm in order if arm != self.baseline)
+
+    @property
+    def one_seed(self) -> bool:
+        """Whether no arm has a second finished seed, so that nothing is known of the noise."""
+        return max((len(arm.seeds_finished) for arm in self.arms.values()), default=0) < 2
+
+    def content(self) -> dict[str, Any]:
+        """What results.json holds."""
+        declared = self.declared.content()
+        del declared["caveats"]  # those that hold are among the sentences
+        return declared | {
+            "arm_order": list(self.arms),
+            "arms": plain(self.arms),
+            "baselines": plain(self.baselines),
+            "environment": plain(self.environment),
+            "problems": list(self.problems),
+        }
+
+
+def plain(value: Any) -> Any:
+    """Records as dictionaries, for JSON, with names as text."""
+    if hasattr(value, "content"):
+        return value.content()
+    if dataclasses.is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, list | tuple) else value
