@@ -74,15 +74,15 @@ def _waits(experiment, dataset, steps: int) -> dict:
     """The training loop in small: what it waits for data, and what its steps take."""
     import jax
 
-    from moe.training import step
+    from moe.training.step import init, train_step
 
-    state = step.init(experiment, dataset.corpus)
+    state = init(experiment, dataset.corpus)
     stream, waits, took = dataset.stream(0, 0, experiment.train.batch), [], []
     for _ in range(steps + 2):  # the first compiles, the second still warms up
         tick = time.perf_counter()
         batch = next(stream)
         got = time.perf_counter()
-        state, metrics = step.train_step(experiment, state, batch)
+        state, metrics = train_step(experiment, state, batch)
         jax.block_until_ready(metrics)
         waits.append(got - tick)
         took.append(time.perf_counter() - got)

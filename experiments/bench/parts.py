@@ -79,16 +79,16 @@ def _calls(experiment, dataset) -> dict[str, tuple[Callable, int]]:
 
 
 def _step(experiment, dataset) -> Callable:
-    from moe.training import step
+    from moe.training.step import init, train_step
 
     batch = dataset.batch(0, 0, experiment.train.batch)
-    state = [step.init(experiment, dataset.corpus)]
+    state = [init(experiment, dataset.corpus)]
 
-    def step():
-        state[0], metrics = step.train_step(experiment, state[0], batch)
+    def once():
+        state[0], metrics = train_step(experiment, state[0], batch)
         return state[0], metrics
 
-    return step
+    return once
 
 
 def _optimizer(experiment) -> Callable:

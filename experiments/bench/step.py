@@ -47,12 +47,12 @@ def step(
     import jax
 
     from moe.data.loader import load
-    from moe.training import step
+    from moe.training.step import init, train_step
 
     base = experiments[baseline]
     dataset = load(base.data, base.model.vocab_size)
     batches = dataset.stream(0, 0, base.train.batch)
-    states = {arm: step.init(e, dataset.corpus) for arm, e in experiments.items()}
+    states = {arm: init(e, dataset.corpus) for arm, e in experiments.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ["data", *experiments]}
     for repeat in range(repeats + 2):
         tick = time.perf_counter()
@@ -60,7 +60,7 @@ def step(
         took = {"data": time.perf_counter() - tick}
         for arm, experiment in experiments.items():
             tick = time.perf_counter()
-            states[arm], metrics = step.train_step(experiment, states[arm], batch)
+            states[arm], metrics = train_step(experiment, states[arm], batch)
             jax.block_until_ready((states[arm], metrics))
             took[arm] = time.perf_counter() - tick
         if repeat >= 2:  # the first compiles, the second still warms up

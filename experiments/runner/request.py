@@ -8,13 +8,15 @@ import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.select import resolve
 from moe import registry
 from moe.checkpoint import places
-from moe.devices.mesh import Mesh, choose, provide
 from moe.registry import Mistake
+
+if TYPE_CHECKING:  # it imports JAX
+    from moe.devices.mesh import Mesh
 
 _BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[^/\s#?*\[\]]+)+/?")
 WHOLE_NUMBERS = "must be whole numbers >= 0 separated by commas"
@@ -76,6 +78,8 @@ class Request:
         self.profiled()
         self._be("checkpoints", _checked_checkpoints(self.checkpoints))
         if isinstance(self.mesh, str) and self.mesh != "auto":
+            from moe.devices.mesh import choose
+
             choose(self.mesh, experiments, None)
 
     def _be(self, field: str, value: Any) -> None:
@@ -84,6 +88,8 @@ class Request:
     def provided(self) -> Mesh | None:
         """The mesh, its devices there; comes before the first use of a device."""
         if isinstance(self.mesh, str):
+            from moe.devices.mesh import provide
+
             return provide(self.mesh, self.experiments, self.processes)
         return self.mesh
 

@@ -11,6 +11,7 @@ import pytest
 from absl import flags
 
 from experiments.command import listing
+from experiments.runner.interrupts import Interrupted, Preempted
 from moe import registry
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -78,6 +79,15 @@ def test_a_full_disk_is_one_line(call, monkeypatch):
 
     monkeypatch.setattr(listing, "listing", fail)
     assert call("list") == (2, "", "error: [Errno 28] No space left on device: 'runs/x'\n")
+
+
+@pytest.mark.parametrize(("stopped", "code"), [(Interrupted, 0), (Preempted, 75)])
+def test_the_exit_code_says_whether_to_start_again(stopped, code, call, monkeypatch):
+    def stop():
+        raise stopped("stopped, saved")
+
+    monkeypatch.setattr(listing, "listing", stop)
+    assert call("list") == (code, "", "stopped, saved\n")
 
 
 def test_an_interrupt_is_one_line_and_exit_code_130(call, monkeypatch):
