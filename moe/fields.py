@@ -72,7 +72,7 @@ class Within:
         return f"in {self.ends[0]}{self.low:g}, {high}{self.ends[1]}"
 
 
-def check_fields(tree, path: str) -> None:
+def check_fields(tree: typing.Any, path: str) -> None:
     """Raises Mistake, one line, for the first field whose annotation does not allow its value.
 
     A class that changes a default keeps the ranges of the class above it.
@@ -89,7 +89,7 @@ def check_fields(tree, path: str) -> None:
             check_value(_hint(owner, field.name, ranges=True), value, where)
 
 
-def check_value(annotation, value, where: str) -> None:
+def check_value(annotation: typing.Any, value: typing.Any, where: str) -> None:
     """Raises Mistake, one line, unless an annotation allows the value."""
     members = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
     members, optional = [m for m in members if m is not type(None)], type(None) in members
@@ -113,7 +113,7 @@ class MissingField(Mistake):
     """The tree has no field at this path: another arm of the same study may have it."""
 
 
-def override(tree, path: str, text: str):
+def override(tree: typing.Any, path: str, text: str) -> typing.Any:
     """The tree with the field at a dotted path replaced by the text, read as its annotation says.
 
     A field whose annotation has a `kind` takes a registered name, an optional one takes `none`.
@@ -122,7 +122,7 @@ def override(tree, path: str, text: str):
     return _replaced(tree, path.split("."), 0, text)
 
 
-def fields(tree, prefix: str = "") -> dict[str, object]:
+def fields(tree: typing.Any, prefix: str = "") -> dict[str, object]:
     """Dotted path -> value of every leaf; a nested dataclass stands before its leaves by name."""
     leaves = {}
     for field in _fields_of(tree):
@@ -135,7 +135,7 @@ def fields(tree, prefix: str = "") -> dict[str, object]:
     return leaves
 
 
-def expression(tree) -> str:
+def expression(tree: typing.Any) -> str:
     """Import lines, an empty line and the Python expression that rebuilds the tree from them.
 
     Every field is written, so the record outlives a change of defaults.

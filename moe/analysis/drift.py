@@ -1,5 +1,7 @@
 """Does a hash table that was built on one text spread the load of another?"""
 
+from typing import Any
+
 import numpy as np
 
 from moe.analysis import load
@@ -17,7 +19,7 @@ def drift(build_E: np.ndarray, other_E: np.ndarray) -> float:
     return float(np.abs(load.fractions(build_E) - load.fractions(other_E)).sum() / 2)
 
 
-def report(key, expert_VK: np.ndarray, corpus: Corpus, held_out_E: np.ndarray) -> dict:
+def report(key: Any, expert_VK: np.ndarray, corpus: Corpus, held_out_E: np.ndarray) -> dict:
     """Load of a table on the text that it was built on, and how far held-out text is from it.
 
     Args:

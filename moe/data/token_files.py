@@ -16,6 +16,7 @@ from absl import logging
 
 from moe import files
 from moe.data import tokenizer
+from moe.data.sources.contract import Rows, Text
 from moe.registry import Mistake
 
 CHECKED = 2**30  # bytes: of a longer file only the length is checked when it is opened
@@ -66,9 +67,9 @@ class Tokens:
 
 
 def write(
-    folder: Path, corpus: str, text, coder: tokenizer.Tokenizer, limit: int | None = None
+    folder: Path, corpus: str, text: Text, coder: tokenizer.Tokenizer, limit: int | None = None
 ) -> None:
-    """Encodes `text`, a `moe.data.sources.contract.Text`, into an empty folder.
+    """Encodes the text into an empty folder.
 
     Args:
       corpus: its fingerprint.
@@ -87,7 +88,7 @@ def write(
     (folder / "index.json").write_text(json.dumps(index))
 
 
-def limited(rows, limit: int | None) -> Iterable[list[dict]]:
+def limited(rows: Rows, limit: int | None) -> Iterable[list[dict]]:
     """The chunks of rows, cut after `limit` rows."""
     left = len(rows.order) if limit is None else limit
     for number in range(rows.chunks()):

@@ -1,5 +1,7 @@
 """MoE layers in depth: what they report, and their parameters one after the other."""
 
+from collections.abc import Callable
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -47,12 +49,12 @@ def in_depth_order(places: tuple[Aux, ...]) -> Reports | None:
     )
 
 
-def map_routers(params: Params, function) -> Params:
+def map_routers(params: Params, function: Callable[[Params, int], Params]) -> Params:
     """Applies function(router params, n) to the router of each MoE layer n = 0, 1, ... in depth."""
     return map_parts(params, "router", function)
 
 
-def map_parts(params: Params, part: str, function) -> Params:
+def map_parts(params: Params, part: str, function: Callable[[Params, int], Params]) -> Params:
     """Applies function(params of the part, n) to that part of each MoE layer n, in depth.
 
     `params` are the Transformer's; the layers of one place in the period are stacked there, so

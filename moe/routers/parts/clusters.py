@@ -108,7 +108,7 @@ def _seeds(vector_NA, E, generator):
     return vector_NA[chosen]
 
 
-def squares(vector_NA, centroid_CA):
+def squares(vector_NA: np.ndarray, centroid_CA: np.ndarray) -> np.ndarray:
     """Squared distances to DIGITS decimals; never of shape N x C x A."""
     square_NC = vector_NA @ centroid_CA.T
     square_NC *= -2

@@ -1,7 +1,7 @@
 """How hash layers deal keys to experts: the tables of arXiv 2106.04426, section 3."""
 
 import dataclasses
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -140,7 +140,7 @@ class DispersedTable(ClusteredTable):
 
 
 def deal(
-    order: np.ndarray, count_V: np.ndarray, K: int, load_E: np.ndarray, generator
+    order: np.ndarray, count_V: np.ndarray, K: int, load_E: np.ndarray, generator: Any
 ) -> np.ndarray:
     """Gives the rows in that order to the K least loaded experts; rows not in it get expert 0."""
     table_VK, load_E = np.zeros((len(count_V), K), np.int32), load_E.astype(float)
