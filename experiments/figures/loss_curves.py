@@ -52,8 +52,9 @@ class LossCurves:
         )
         left += f".{beyond} says where." if off else "."
         right = (
-            f" Right: validation loss minus that of {base} at the same seed and step, which is "
-            "where arms that lie on top of each other on the left come apart."
+            f" Right: validation loss minus that of {base} at the same seed and step, between "
+            "checkpoints on a part of the held-out windows, which is where arms that lie on top of "
+            "each other on the left come apart."
         )
         for arm in _off_the_panel(comparison).values():
             end = number(arm.curve.eval_difference.mean[-1], 3, sign=True)

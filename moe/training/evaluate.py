@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -61,6 +62,7 @@ class Evaluation:
             "val_loss": self.val_loss,
             "val_bits_per_byte": self.val_bits_per_byte,
             "desk_loss": self.desk_loss,
+            "held_out_tokens": int(self.tokens_Y.sum()),
         }
 
     def router(self, model: Transformer) -> load.RouterLoad | None:
@@ -92,11 +94,25 @@ def eval_step(model: Transformer, params: Params, batch: Any) -> tuple:
     return sharding.everywhere((nats_BL.sum(axis=1), load_BNE, reports.dropped_N))
 
 
-def evaluate(experiment: Experiment, params: Params, dataset: Any) -> Evaluation:
-    """Evaluates all held-out windows, desk by desk, in batches of the training batch's size.
+def _batches(W: int, B: int, batches: int | None) -> Iterator[tuple[np.ndarray, int]]:
+    """Rows of B windows, and how many of them count; the last one repeats to stay full."""
+    if batches is not None and batches * B < W:
+        for rows in np.linspace(0, W - 1, batches * B).round().astype(int).reshape(batches, B):
+            yield rows, B
+        return
+    for first in range(0, W, B):
+        yield np.minimum(np.arange(first, first + B), W - 1), min(B, W - first)
+
+
+def evaluate(
+    experiment: Experiment, params: Params, dataset: Any, batches: int | None = None
+) -> Evaluation:
+    """Evaluates the held-out windows, desk by desk, in batches of the training batch's size.
 
     The last batch of a desk repeats its last window to stay full; repeats do not count towards
     losses and loads. (They do occupy slots where a dispatcher has a capacity.)
+
+    batches: of each desk, its windows spread evenly over all; None is all windows.
     """
     model, B = experiment.model, experiment.train.batch // experiment.train.accumulate
     desks = tuple(dataset.desks)
@@ -105,10 +121,9 @@ def evaluate(experiment: Experiment, params: Params, dataset: Any) -> Evaluation
     for desk in desks:
         windows = dataset.held_out(desk)
         W = windows.id_BL.shape[0]
-        nats_y, load_y = 0.0, 0.0
-        for first in range(0, W, B):
-            rows = np.minimum(np.arange(first, first + B), W - 1)
-            real = min(B, W - first)
+        nats_y, load_y, seen = 0.0, 0.0, []
+        for rows, real in _batches(W, B, batches):
+            seen += rows[:real].tolist()
             batch = jax.tree.map(lambda a, rows=rows: a[rows], windows)
             sums = eval_step(model, params, sharding.put_batch(batch, B))
             nats_y += np.asarray(sums[0], np.float64)[:real].sum()
@@ -116,8 +131,8 @@ def evaluate(experiment: Experiment, params: Params, dataset: Any) -> Evaluation
                 load_y = load_y + np.asarray(sums[1], np.float64)[:real].sum(axis=0)
                 dropped = dropped + np.asarray(sums[2], np.float64) * (real / B)
         nats.append(nats_y)
-        tokens.append(windows.target_BL.size)
-        texts.append(int(dataset.byte_V[windows.target_BL].sum()))
+        tokens.append(windows.target_BL[seen].size)
+        texts.append(int(dataset.byte_V[windows.target_BL[seen]].sum()))
         loads.append(load_y)
     dense = model.moe is None
     return Evaluation(

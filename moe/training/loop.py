@@ -144,9 +144,10 @@ class _Loop:
                 self._write(train_row(self.experiment, metrics, step, self.step_s))
                 _check_finite(float(metrics.loss), step, self.directory)
             if step % train.eval_every == 0 or last:
-                evaluation = self._evaluate(state)
+                whole = step % train.save_every == 0 or last  # else a look: one batch of each desk
+                evaluation = self._evaluate(state, None if whole else 1)
                 self._write(evaluation.row(self.experiment, step))
-                loss = evaluation.val_loss
+                loss = evaluation.val_loss if whole else None
             stopped = not last and stop()
             if step % train.save_every == 0 or last or stopped:
                 with self.clock("saving"):
@@ -173,9 +174,9 @@ class _Loop:
             self.step_s.append(took)
         return state, metrics
 
-    def _evaluate(self, state: TrainState) -> Evaluation:
+    def _evaluate(self, state: TrainState, batches: int | None = None) -> Evaluation:
         with self.clock("evaluating"):
-            return evaluate(self.experiment, state.params, self.dataset)
+            return evaluate(self.experiment, state.params, self.dataset, batches)
 
     def _write(self, row: dict) -> None:
         self.log.write(row)

@@ -12,6 +12,7 @@ import pytest
 from moe import params
 from moe.analysis import load
 from moe.data.data import Data
+from moe.data.loader import Batch
 from moe.experiment import Experiment, Train
 from moe.experts.feed_forward import SwiGLU
 from moe.model.attention import Attention
@@ -98,6 +99,9 @@ def test_the_record_of_a_run(finished):
     assert kinds == [
         ("train", 4), ("eval", 6), ("train", 8), ("train", 12), ("eval", 12),
     ]  # fmt: skip
+    # Step 6 is between the saves of 4 and 8: one batch of 4 of the 5 windows of 16 in each desk.
+    looks = [row["held_out_tokens"] for row in rows if row["kind"] == "eval"]
+    assert looks == [3 * 4 * 16, 3 * 5 * 16]
     last = record.read(directory / "metrics.jsonl")[-1]
     assert last["val_loss"] == result.evaluation.val_loss and last["tokens"] == 12 * 4 * 16
     row = next(row for row in rows if row["kind"] == "train")
@@ -182,6 +186,19 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         loop.train(run, DATASET, tmp_path, "text")
     row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert row["step"] == 3 and not np.isfinite(row["nats"])
+
+
+def test_a_part_of_the_windows_is_spread_over_all_of_them():
+    class Part(SyntheticDataset):
+        def held_out(self, desk):  # 4 of 0 ... 4, evenly: 0, 4/3, 8/3 and 4
+            return Batch(*(rows[[0, 1, 3, 4]] for rows in super().held_out(desk)))
+
+    run = experiment()
+    params = step.init(run, DATASET.corpus).params
+    part, same_windows = evaluate(run, params, DATASET, batches=1), evaluate(run, params, Part())
+    for name in ("nats_Y", "tokens_Y", "bytes_Y", "load_YNE", "dropped_N"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(same_windows, name))
+    np.testing.assert_array_equal(part.tokens_Y, [64, 64, 64])
 
 
 def test_evaluation_counts_each_window_once():
