@@ -25,6 +25,36 @@ def test_who_stopped_the_runs_is_the_exit_code(number, code):
             os.kill(os.getpid(), number)
 
 
+def test_signals_ask_first_and_then_stop(monkeypatch):
+    monkeypatch.setattr(interrupts.os, "write", lambda place, text: None)
+    before = signal.getsignal(signal.SIGTERM)
+    with interrupts.listening() as asked:
+        called = []
+        asked.also = lambda: called.append(1)
+        signal.raise_signal(signal.SIGTERM)
+        assert asked.asked and called == [1]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with interrupts.listening() as asked:
+        asked.nothing_to_save = True
+        with pytest.raises(interrupts.Interrupted, match="before the first step"):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_second_signal_waits_until_the_first_is_told(capfd):
+    stopping, done = interrupts.Stopping(), []
+
+    def also():
+        stopping.take(signal.SIGINT, None)  # as when it comes right now
+        done.append(True)
+
+    stopping.also = also
+    with pytest.raises(KeyboardInterrupt):
+        stopping.take(signal.SIGINT, None)
+    assert done and stopping.asked
+
+
 def test_a_stop_that_others_were_asked_for_is_the_systems():
     assert interrupts.Stopping().stopped("saved").code == 75
 

@@ -1,13 +1,10 @@
-"""What a run does when it is asked to stop, and what it says meanwhile."""
+"""What a run says meanwhile, the pages that its processes ask for, and a disk that is full."""
 
 import errno
 import os
-import signal
-
-import pytest
 
 from experiments.results.folder import Task
-from experiments.runner import interrupts, progress
+from experiments.runner import progress
 from experiments.runner.mistakes import is_mistake, line
 from tests.training.test_train import experiment
 
@@ -41,23 +38,6 @@ def test_an_unknown_device_is_said_once(tmp_path, capsys):
     ]
 
 
-def test_signals_ask_first_and_then_stop(monkeypatch):
-    monkeypatch.setattr(interrupts.os, "write", lambda place, text: None)
-    before = signal.getsignal(signal.SIGTERM)
-    with interrupts.listening() as asked:
-        called = []
-        asked.also = lambda: called.append(1)
-        signal.raise_signal(signal.SIGTERM)
-        assert asked.asked and called == [1]
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    with interrupts.listening() as asked:
-        asked.nothing_to_save = True
-        with pytest.raises(interrupts.Interrupted, match="before the first step"):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGTERM) == before
-
-
 def test_huge_pages_are_asked_for_in_new_processes_and_once(monkeypatch):
     from experiments.runner import huge_pages
 
@@ -84,16 +64,3 @@ def test_a_full_disk_is_told_with_its_folder():
             f"{file or '--workdir=w'}: No space left on device; what is saved is kept; "
             "the same command resumes"
         )
-
-
-def test_a_second_signal_waits_until_the_first_is_told(capfd):
-    request, done = interrupts.Request(), []
-
-    def also():
-        request.take(signal.SIGINT, None)  # as when it comes right now
-        done.append(True)
-
-    request.also = also
-    with pytest.raises(KeyboardInterrupt):
-        request.take(signal.SIGINT, None)
-    assert done and request.asked
