@@ -47,8 +47,9 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
+from moe.plan import Choices
 from moe.registry import register
-from moe.routing import Choices, Router, Routing
+from moe.routers.contract import Router, Routing
 
 register("router", "toy", "toy_routers.sign:SignRouter", "the sign of a component", "none")
 

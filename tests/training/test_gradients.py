@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moe import params
 from moe.data.data import Data
 from moe.experiment import Experiment, Train
 from moe.experts.feed_forward import SwiGLU
@@ -15,6 +14,7 @@ from moe.model.attention import Attention
 from moe.model.depth import map_routers
 from moe.model.layer import MoE
 from moe.model.transformer import Transformer
+from moe.params import merge_state, split_state
 from moe.routers.hash import BALANCED
 from moe.routers.kmeans import KMeans
 from moe.routers.loss_free import LossFree
@@ -60,7 +60,7 @@ def test_microbatches_and_devices_give_the_loss_gradient_and_update_of_one_batch
     batch = jax.tree.map(jnp.asarray, DATASET.batch(0, 0, 8))
     whole = experiment(router)
     params = step.init(whole, DATASET.corpus).params
-    learned, fixed = params.split_state(params)
+    learned, fixed = split_state(params)
     rng = jax.random.key(0)
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -70,8 +70,8 @@ def test_microbatches_and_devices_give_the_loss_gradient_and_update_of_one_batch
         def update(p, n):
             return router.update(p, metrics.load_NE[n], metrics.stats[n])
 
-        state = map_routers(params.merge_state(learned, fixed), update)
-        return grads, metrics.replace(metrics={}), params.split_state(state)[1]
+        state = map_routers(merge_state(learned, fixed), update)
+        return grads, metrics.replace(metrics={}), split_state(state)[1]
 
     want = run(whole, learned, fixed, batch)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -96,7 +96,7 @@ def test_a_sequence_scope_is_not_the_batch():
     found = []
     for scope in ("batch", "sequence"):
         run = experiment(TopK(k=2, losses=Losses(load_balance=0.5, z_loss=0.0, scope=scope)))
-        learned, fixed = params.split_state(step.init(run, DATASET.corpus).params)
+        learned, fixed = split_state(step.init(run, DATASET.corpus).params)
         gradients = jax.jit(step.gradients, static_argnums=0)
         metrics = gradients(run, learned, fixed, batch, jax.random.key(0))[1]
         found.append(float(metrics.loss - metrics.nats))

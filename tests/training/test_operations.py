@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.command import request
+from experiments.runner import request
 from moe.checkpoint import places, restore
 from moe.training import clock, loop, record, sinks
 from tests.fakes.data import SyntheticDataset
@@ -150,10 +150,10 @@ def test_weights_and_biases_by_a_stand_in(tmp_path, monkeypatch):
 
 def test_weights_and_biases_not_installed_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(request.importlib.util, "find_spec", lambda name: None)
-    asked = request.request("dense_topk_hash", ["top1"], "tiny", ["0"], [], str(tmp_path))
     with pytest.raises(ValueError, match="^--wandb=mine: needs a package that is missing; pip ins"):
-        request.watch(None, "mine", asked)
-    assert request.watch("3:5", None, asked) == {"profile": (3, 5), "wandb": None}
+        request.Request("dense_topk_hash", tmp_path, ["top1"], wandb="mine")
+    asked = request.Request("dense_topk_hash", tmp_path, ["top1"], profile="3:5")
+    assert asked.profiled() == (3, 5) and asked.wandb is None
 
 
 def test_a_record_of_garbage_is_cut_where_it_begins(tmp_path):
