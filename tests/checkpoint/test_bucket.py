@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.command import request
+from experiments.runner.request import Request
 from moe.checkpoint import history, places, restore
 from moe.training import record
 from tests.fakes.gcs import serve
@@ -179,6 +179,11 @@ def _made(directory: pathlib.Path) -> pathlib.Path:
     return directory
 
 
+def asked(folder, checkpoints):
+    """Where a request puts its checkpoints."""
+    return Request("dense_topk_hash", folder, ["dense"], checkpoints=checkpoints).checkpoints
+
+
 @pytest.mark.parametrize(
     ("given", "line"),
     [
@@ -190,24 +195,24 @@ def _made(directory: pathlib.Path) -> pathlib.Path:
         ("/dev/null/x", "/dev/null is a file, not a folder"),
     ],
 )
-def test_a_bad_place_is_one_line(given, line):
+def test_a_bad_place_is_one_line(tmp_path, given, line):
     with pytest.raises(ValueError) as error:
-        request.checkpoints(given)
+        asked(tmp_path, given)
     assert str(error.value) == f"--checkpoints={given}: {line}"
 
 
-def test_a_bucket_that_is_not_there_is_one_line(empty):
-    assert request.checkpoints(f"{URL}/") == URL
+def test_a_bucket_that_is_not_there_is_one_line(empty, tmp_path):
+    assert asked(tmp_path, f"{URL}/") == URL
     with pytest.raises(OSError, match="^gs://another/x: there is no such bucket$"):
-        request.checkpoints("gs://another/x")
+        asked(tmp_path, "gs://another/x")
     empty.refuse = lambda method, name: True
     with pytest.raises(OSError, match="^gs://bucket/x: OSError: Forbidden: .*refused by the"):
         places.at("gs://bucket/x").read("", "file")
 
 
-def test_a_bucket_needs_its_package(monkeypatch):
+def test_a_bucket_needs_its_package(tmp_path, monkeypatch):
     from moe.checkpoint import bucket
 
     monkeypatch.setattr(bucket.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="^gs://bucket/x: needs a package: pip install -r requir"):
-        request.checkpoints("gs://bucket/x")
+        asked(tmp_path, "gs://bucket/x")

@@ -153,7 +153,7 @@ def test_weights_and_biases_not_installed_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="^--wandb=mine: needs a package that is missing; pip ins"):
         request.Request("dense_topk_hash", tmp_path, ["top1"], wandb="mine")
     asked = request.Request("dense_topk_hash", tmp_path, ["top1"], profile="3:5")
-    assert asked.profiled() == (3, 5)
+    assert asked.profiled() == (3, 5) and asked.wandb is None
 
 
 def test_a_record_of_garbage_is_cut_where_it_begins(tmp_path):
