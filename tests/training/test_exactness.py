@@ -151,6 +151,8 @@ CASES = [
     ("ragged", "fsdp:8"),
     ("ragged", "tensor:4"),
     ("ragged", "fsdp:2,expert:2,tensor:2"),
+    ("ragged", "data:2,expert:4"),
+    ("ragged", "expert:2,tensor:4"),
     ("all_to_all", "data:2,expert:2,tensor:2"),
     ("all_to_all", "fsdp:2,expert:4"),
     ("all_to_all", "expert:8"),
