@@ -20,8 +20,8 @@ class Train:
       steps: optimizer steps.
       batch: sequences per optimizer step, over all devices.
       accumulate: parts that a batch is cut into, one after the other, to save memory.
-      log_every, eval_every, save_every: in steps; the last step always does all three. Steps that
-        are saved are evaluated on all held-out windows, others on one batch of each desk.
+      log_every, eval_every, save_every: in steps; the last step always does all three. The last
+        evaluation is of all held-out windows, those before it are of one batch of each desk.
       keep_last: newest checkpoints that are kept; that of step 0 is kept besides.
       keep_best: checkpoints of lowest held-out loss that are kept besides, of those that were saved
         at a step that was evaluated; 0 for none.

@@ -52,8 +52,8 @@ class LossCurves:
         )
         left += f".{beyond} says where." if off else "."
         right = (
-            f" Right: validation loss minus that of {base} at the same seed and step, between "
-            "checkpoints on a part of the held-out windows, which is where arms that lie on top of "
+            f" Right: validation loss minus that of {base} at the same seed and step, before "
+            "the end on a part of the held-out windows, which is where arms that lie on top of "
             "each other on the left come apart."
         )
         for arm in _off_the_panel(comparison).values():

@@ -144,10 +144,10 @@ class _Loop:
                 self._write(train_row(self.experiment, metrics, step, self.step_s))
                 _check_finite(float(metrics.loss), step, self.directory)
             if step % train.eval_every == 0 or last:
-                whole = step % train.save_every == 0 or last  # else a look: one batch of each desk
-                evaluation = self._evaluate(state, None if whole else 1)
+                evaluation = self._evaluate(state, None if last else 1)  # a look, then the whole
                 self._write(evaluation.row(self.experiment, step))
-                loss = evaluation.val_loss if whole else None
+                if last or step % train.save_every == 0:  # what is kept is chosen on all windows
+                    loss = (evaluation if last else self._evaluate(state)).val_loss
             stopped = not last and stop()
             if step % train.save_every == 0 or last or stopped:
                 with self.clock("saving"):
