@@ -1,7 +1,10 @@
 """Parameters, FLOPs and bytes of an experiment by formula.
 
-A multiply-add is two FLOPs; only matrix products count. Attention is counted as it is computed,
-over the full square of positions. tests/cost/test_cost.py checks the formulas against compiled HLO.
+A multiply-add is two FLOPs; only matrix products count, as often as the forward pass of training
+computes them and whatever their factors are: `Router.products` counts those of frozen weights too,
+and "mixing" those that carry tokens to the slots of a soft plan and back. Attention is counted as
+it is computed, over the full square of positions. tests/cost/ checks the formulas against compiled
+HLO.
 """
 
 import dataclasses
@@ -9,8 +12,10 @@ import dataclasses
 import jax
 
 from moe.experiment import Experiment
+from moe.model.layer import MoE
 from moe.model.transformer import Transformer
 from moe.params import split_state
+from moe.routers.contract import Router
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +69,17 @@ def params_by_part(model: Transformer, tokens: int | None = None) -> dict[str, i
 def served(model: Transformer, tokens: int) -> list[float]:
     """Feed-forward experts per token in each MoE layer; null experts take their even share."""
     moe = model.sparse
-    share = moe.num_experts / moe.routed_experts
-    return [router.choices(moe.routed_experts, tokens) * share for router in model.routers]
+    share, T = moe.num_experts / moe.routed_experts, _group(moe, tokens)
+    return [router.choices(moe.routed_experts, T) * share for router in model.routers]
+
+
+def _group(moe: MoE, tokens: int) -> int:
+    """How many of that many tokens are routed together."""
+    return max(1, tokens // moe.dispatch.groups(tokens))
 
 
 def _size(init, *sizes: int) -> int:
-    """Learned parameters that `init` makes; FLOPs count each of them once per token."""
+    """Learned parameters that `init` makes."""
     if init is None:
         return 0
     shapes = jax.eval_shape(lambda: init(jax.random.key(0), *sizes))  # touches no device
@@ -86,14 +96,42 @@ def flops_by_part(model: Transformer, length: int, tokens: int) -> dict[str, flo
         "dense_ffn": 2.0 * params["dense_ffn"],
         "experts": 2.0 * params["experts"],
         "shared_experts": 2.0 * params["shared_experts"],
-        "router": 2.0 * params["router"],
+        "null_experts": 0.0,
+        "router": 0.0,
+        "mixing": 0.0,
         "head": 2.0 * D * model.vocab_size,
         "dispatch": 0.0,
     }
     if model.moe is not None:
-        E, dispatch = model.moe.num_experts, model.moe.dispatch
-        parts["dispatch"] = sum(dispatch.overhead(tokens, K, E, D) for K in served(model, tokens))
+        for router, K in zip(model.routers, served(model, tokens), strict=True):
+            for part, flops in _flops_of_routing(model.moe, router, K, (tokens, D)).items():
+                parts[part] += flops
     return parts
+
+
+def _flops_of_routing(
+    moe: MoE, router: Router, K: float, sizes: tuple[int, int]
+) -> dict[str, float]:
+    """What one MoE layer costs beside its networks, K of them serving one of the tokens.
+
+    Null experts compute every token, or their own slots where tokens are mixed.
+
+    Args:
+      sizes: the tokens in one call, and D.
+    """
+    (tokens, D), E = sizes, moe.routed_experts
+    found = {"router": 2.0 * router.products(D, E)}
+    if router.mixes:
+        T = _group(moe, tokens)
+        slots = router.choices(E, T)  # per token, of all experts
+        found["mixing"] = 4.0 * T * slots * D
+    else:
+        slots = E
+        found["dispatch"] = moe.dispatch.overhead(tokens, K, moe.num_experts, D)
+    if moe.null is not None:
+        combine = 0 if router.mixes else moe.null.count * D
+        found["null_experts"] = 2.0 * (moe.null.products(D) * slots / E + combine)
+    return found
 
 
 def flops_per_token(model: Transformer, length: int, tokens: int | None = None) -> float:

@@ -49,6 +49,7 @@ class Router(Protocol):
     needs_labels: ClassVar[bool] = False  # reads labels, through `keys`
     learned: ClassVar[bool] = True  # has parameters that the loss moves
     fixed_choices: ClassVar[bool] = True  # `choices` holds at every step, not only on average
+    mixes: ClassVar[bool] = False  # returns Mix: two products carry tokens to experts and back
 
     losses: Any = NoLosses()
     __dataclass_fields__: ClassVar[dict[str, Any]]  # so that `dataclasses.replace` takes it
@@ -91,6 +92,15 @@ class Router(Protocol):
         """Experts that serve one of T tokens, on average: costs count it, tests measure it."""
         del E, T
         return 1
+
+    def products(self, D: int, E: int) -> int:
+        """Multiply-adds per token of its own matrix products, forward in training.
+
+        Whatever their factors are: parameters, state or what was drawn. Loops whose length depends
+        on the data do not count. None, unless said; tests compare with compiled programs.
+        """
+        del D, E
+        return 0
 
     def check(self, path: str, num_experts: int) -> None:
         """Raises Mistake, one line that starts with `path`, for impossible fields."""

@@ -57,3 +57,7 @@ class ExpertChoice(Router):
         """capacity_factor, at most all."""
         del T
         return min(self.capacity_factor, E)
+
+    def products(self, D, E):
+        """x w."""
+        return D * E

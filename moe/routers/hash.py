@@ -92,6 +92,10 @@ class Hash(Router):
         del E, T
         return self.k
 
+    def products(self, D, E):
+        """Those of the gate; the table is looked up."""
+        return self.gate.products(D, E)
+
     def check(self, path, num_experts):
         """Raises Mistake for impossible k and tables."""
         check_choices(path, self.k, num_experts)

@@ -101,6 +101,10 @@ class ReLURouter(Router):
         del E, T
         return self.k
 
+    def products(self, D, E):
+        """x w."""
+        return D * E
+
     def check(self, path, num_experts):
         """Raises Mistake for impossible k and caps."""
         check_choices(path, self.k, num_experts)

@@ -22,6 +22,11 @@ class Noise(Protocol):
         del D, E
         return {}
 
+    def products(self, D: int, E: int) -> int:
+        """Multiply-adds per token of its own matrix products; none, unless said."""
+        del D, E
+        return 0
+
     def perturb_input(self, x_TD: jax.Array, rng: jax.Array) -> jax.Array:
         """What the router's matrix product reads in place of x_TD (float32)."""
         del rng
@@ -55,6 +60,10 @@ class LearnedNoise(Noise):
     def init(self, D, E):
         """Makes w_noise_DE = 0."""
         return {"w_noise_DE": jnp.zeros((D, E))}
+
+    def products(self, D, E):
+        """x w, of the deviation."""
+        return D * E
 
     def deviation(self, params, x_TD, E):
         """softplus(x w) + 0.01, which keeps the smoothed load differentiable."""
