@@ -61,7 +61,7 @@ def map_named(function: Callable[[str, Any], Any], tree: Any) -> Any:
 
 
 def decayed(params: Params) -> Any:
-    """Which leaves weight decay shrinks: those named w_* (matrices), not norms or embeddings."""
+    """Which leaves weight decay shrinks: those named w_*; no norm, embedding, head_DV, phi_DEC."""
     return map_named(lambda name, _: name.split("/")[-1].startswith("w_"), params)
 
 

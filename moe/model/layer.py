@@ -17,7 +17,8 @@ from moe.experts.feed_forward import SwiGLU
 from moe.experts.null import NullExperts
 from moe.experts.shared import SharedExpert
 from moe.fields import AtLeast
-from moe.params import Params, Size
+from moe.model import gate_norm
+from moe.params import Params, Size, state
 from moe.plan import Plan, Tokens
 from moe.registry import Mistake
 from moe.routers.contract import Router
@@ -61,6 +62,11 @@ class MoE:
       experts: the networks.
       shared: one more network that reads every token, or none.
       null: experts that compute nothing, beside the others, or none.
+      gate_norm: a constant factor of all gates, measured at step 0, gives the routed experts'
+        output the rms of one expert's, as in a dense layer. Papers have none or another, and so is
+        the default: with E = 8 the output starts at 0.40 of it for top-1, 0.75 for top-2 and 1 for
+        hash, and with k even gates at 1 / sqrt(k), which DeepSeek-V2 (arXiv 2405.04434) and others
+        mend by a `scale` of their own. "output_rms" among the metrics is what comes out.
     """
 
     kind: ClassVar[str] = "layer"
@@ -71,6 +77,7 @@ class MoE:
     experts: Experts = SwiGLU()
     shared: SharedExpert | None = None
     null: NullExperts | None = None
+    gate_norm: bool = False
 
     @property
     def routed_experts(self) -> int:
@@ -90,6 +97,10 @@ class MoE:
             makers["shared"] = lambda key: shared.init(key, D)
         if null is not None:
             makers["null"] = lambda key: null.init(key, D)
+        if self.gate_norm:
+            makers["gate_norm"] = lambda key: gate_norm.init(
+                self.router, key, D, self.routed_experts, V
+            )
         return makers
 
     def init(self, key: jax.Array, D: int, V: int) -> Params:
@@ -130,12 +141,18 @@ class MoE:
             metrics = jax.tree.map(lambda a: jnp.mean(a, axis=0), routing.metrics)
             stats = jax.tree.map(lambda a: jnp.sum(a, axis=0), routing.stats)
         y, counts = self._apply(params, routing.plan, x, G)
+        if self.gate_norm:
+            y = y * state(params["gate_norm"])["scale"].astype(y.dtype)
         assigned_BLE = assigned.reshape(B, L, E)
         terms = jax.tree.map(lambda a: a.reshape(B * L, *a.shape[1 + (G > 1) :]), routing.terms)
+        if self.null is not None:
+            terms = self.null.weigh(terms, self.num_experts)
         losses, loss_metrics, sums = self._losses(terms, B, L, G)
         y_BLD = y.reshape(B, L, D)
         if self.shared is not None:
             y_BLD = y_BLD + self.shared(params["shared"], x_BLD)
+        square = jnp.mean(jnp.square(y_BLD.astype(jnp.float32)))
+        metrics = {**metrics, "output_rms": jnp.sqrt(jax.lax.stop_gradient(square))}
         counts = dataclasses.replace(counts, load_E=assigned_BLE.sum(axis=(0, 1)))
         return y_BLD, Aux(losses, {**loss_metrics, **metrics}, sums, stats, counts, assigned_BLE)
 
@@ -198,6 +215,9 @@ class MoE:
         if self.null is not None:
             self.null.check(f"{path}.null")
         self.router.check(f"{path}.router", self.routed_experts)
+        if self.gate_norm and self.router.mixes:
+            name = type(self.router).__name__
+            raise Mistake(f"{path}.gate_norm=True: must be False with router={name}, which mixes")
         self.dispatch.check(f"{path}.dispatch", tokens)
 
 

@@ -112,6 +112,8 @@ class MultiHash(MoE):
             )
         if self.null is not None:
             raise Mistake(f"{path}.null: must be none in a multihash layer")
+        if self.gate_norm:
+            raise Mistake(f"{path}.gate_norm=True: must be False in a multihash layer: no gates")
 
 
 def _apply(plan: Choices, x_TA: jax.Array, w_EAO: jax.Array, block: int) -> jax.Array:

@@ -17,7 +17,8 @@ class GShard(TopK):
     """Two experts; in training the second is used with probability min(1, 2 g_2), algorithm 1.
 
     g_2 is the second gate after renormalisation. At evaluation both are used. The balance loss
-    counts first choices, as in the paper.
+    counts first choices, as in the paper. Costs count two experts, as at evaluation: in training
+    1.74 of them are used at step 0 with E = 8, so expert FLOPs are told 15 % too high there.
     """
 
     losses: Losses = Losses(load_balance=0.01, z_loss=0.0)

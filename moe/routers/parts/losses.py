@@ -48,7 +48,8 @@ class Losses:
       load_balance: Switch's loss (arXiv 2101.03961 eq. 4-6), 1 at balance for every k.
       z_loss: mean squared logsumexp of the logits, ST-MoE (arXiv 2202.08906) eq. 5.
       importance: squared coefficient of variation of the summed probabilities, without noise as
-        in V-MoE (arXiv 2106.05974); Shazeer et al. (1701.06538) eq. 6-7 sum the noisy gates.
+        in V-MoE (arXiv 2106.05974); Shazeer et al. (1701.06538) eq. 6-7 sum the noisy gates
+        (0.22 where this is 0.17, see docs/parts.md).
       load: the same of the smoothed load, Shazeer et al. appendix A; needs noise with a
         standard deviation.
       orthogonality: half the mean |cos| between router columns of different experts.
