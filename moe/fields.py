@@ -17,6 +17,8 @@ from moe.registry import Mistake, entry, load, no_such
 _SCALARS = {bool: "true or false", int: "an int", float: "a number", str: "a text"}
 _NUMBERS = {int: numbers.Integral, float: numbers.Real}
 _LOOKS = re.compile(r"^ *(log_every|eval_every)=.*\n", re.MULTILINE)
+# Younger fields, at the value that says what was before them.
+_LATER = re.compile(r"^ *(gate_norm=False|loss_weight=1\.0),\n", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,9 +156,10 @@ def identity(text: str) -> str:
     """What makes an experiment itself, of the text that `expression` wrote: classes and fields.
 
     Where a class lies is no part of it, so a file that moves orphans no run; nor is how often a
-    run is logged and evaluated, which changes nothing that it learns.
+    run is logged and evaluated, which changes nothing that it learns; nor a field that older
+    records lack, at the value that says what they did.
     """
-    return _LOOKS.sub("", text.partition("\n\n")[2] or text)
+    return _LATER.sub("", _LOOKS.sub("", text.partition("\n\n")[2] or text))
 
 
 def _is_node(value) -> bool:

@@ -7,6 +7,7 @@ import pytest
 
 from moe.experts.feed_forward import SwiGLU
 from moe.experts.null import NullExperts
+from moe.fields import expression, identity
 from moe.model.layer import MoE
 from moe.routers.parts.losses import Losses
 from moe.routers.top_k import TopK
@@ -28,3 +29,15 @@ def test_null_experts_weigh_less_in_the_balance_loss(k, want):
         return layer(params, jnp.ones((2, 3, 6)))[1].losses["load_balance"]
 
     np.testing.assert_allclose(losses(), [want, 1], rtol=1e-6)
+
+
+def test_a_layer_from_before_its_weight_and_gate_norm_is_the_same():
+    def lines(layer):
+        return identity(expression(layer)).splitlines()
+
+    new = lines(MoE(null=NullExperts()))
+    assert not [line for line in new if "loss_weight" in line or "gate_norm" in line]
+    for changed in (MoE(null=NullExperts(loss_weight=0.75)), MoE(gate_norm=True)):
+        assert [
+            line for line in lines(changed) if "loss_weight=0.75" in line or "gate_norm" in line
+        ]
