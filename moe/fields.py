@@ -63,9 +63,8 @@ class Within:
 
     def allows(self, value) -> bool:
         """Whether the value is in the range."""
-        at_low, at_high = self.ends[0] == "[", self.ends[1] == "]"
-        above = self.low <= value if at_low else self.low < value
-        return above and (value <= self.high if at_high else value < self.high)
+        above = self.low <= value if self.ends[0] == "[" else self.low < value
+        return above and (value <= self.high if self.ends[1] == "]" else value < self.high)
 
     def rule(self, kind: type) -> str:
         """What stands after "must be"."""
@@ -130,8 +129,7 @@ def fields(tree: typing.Any, prefix: str = "") -> dict[str, object]:
     for field in _fields_of(tree):
         value, path = getattr(tree, field.name), prefix + field.name
         if _is_node(value):
-            leaves[path] = type(value).__name__
-            leaves.update(fields(value, path + "."))
+            leaves |= {path: type(value).__name__, **fields(value, path + ".")}
         else:
             leaves[path] = value
     return leaves
@@ -243,8 +241,7 @@ def _read(annotation, text: str, where: str, optional: bool = False):
 
 
 def _read_union(annotation, text: str, where: str):
-    members = typing.get_args(annotation)
-    optional = type(None) in members
+    optional = type(None) in (members := typing.get_args(annotation))
     if optional and text.strip().lower() == "none":
         return None
     members = [member for member in members if member is not type(None)]
