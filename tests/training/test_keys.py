@@ -103,9 +103,9 @@ def record(monkeypatch):
 
 @pytest.mark.parametrize("router", [Redrawn(noise=Loud()), GShard(noise=Loud())])
 def test_all_keys_of_a_router_differ(monkeypatch, router):
-    params = params_of(router)
+    params, x_TD = params_of(router), skewed()
     drawn = record(monkeypatch)
-    router(params, skewed(), NO_IDS, E, jax.random.key(0))
+    router(params, x_TD, NO_IDS, E, jax.random.key(0))
     jax.effects_barrier()
     keys = [key for keys in drawn.values() for key in keys]
     assert len(set(keys)) == len(keys) == len(drawn) == 3
