@@ -46,6 +46,9 @@ class Train:
 class Experiment:
     """Everything that decides the numbers of a run; equal experiments give equal results.
 
+    Equal to the last bit on equal processors with equal versions and as many cores for the
+    process, which decide how XLA rounds on CPU; else up to rounding.
+
     Attributes:
       allow_noncausal: take routers that see later tokens at evaluation; the loss of a language
         model is then too low, and the report says so.

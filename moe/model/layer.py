@@ -8,6 +8,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from moe.data.counts import Corpus
 from moe.devices import sharding
 from moe.dispatch import parallel
 from moe.dispatch.contract import Dispatch, Stats
@@ -104,10 +105,28 @@ class MoE:
         return makers
 
     def init(self, key: jax.Array, D: int, V: int) -> Params:
-        """Makes all parameters; V is the vocabulary size."""
+        """Makes all parameters, before `fit`; V is the vocabulary size."""
         makers = self.initializers(D, V)
         keys = jax.random.split(key, len(makers))
         return {name: make(keys[i]) for i, (name, make) in enumerate(makers.items())}
+
+    def fit(self, params: Params, corpus: Corpus | None, seed: int) -> Params:
+        """Adapts the router to the training text, once before step 0, on the host.
+
+        Raises Mistake where the router needs a text and there is none, and inside of jit.
+        """
+        name = type(self.router).__name__
+        if corpus is None and self.router.needs_corpus:
+            raise Mistake(
+                f"{name}: is fitted to the training text, and there is none; give "
+                "corpus=moe.data.counts.Corpus(count_V, token_S)"
+            )
+        if corpus is None:
+            return params
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(params["router"])):
+            raise Mistake(f"{name}: is fitted on the host; make its parameters outside of jit")
+        router = self.router.fit(params["router"], self.routed_experts, corpus, seed)
+        return {**params, "router": router}
 
     def __call__(
         self,

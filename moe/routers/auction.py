@@ -41,8 +41,9 @@ class Base(TopK):
         return balanced_assignment(logits.noisy_TE, self.tolerance, self.iterations)[:, None]
 
     def check(self, path, num_experts):
-        """Raises Mistake for k > 1, beside what top_k checks."""
+        """Raises Mistake for k > 1 and groups of experts, beside what top_k checks."""
         super().check(path, num_experts)
+        self._refuse_groups(path, "base balances all experts in training")
         if self.k != 1:
             raise Mistake(f"{path}.k={self.k}: must be 1 for base")
 

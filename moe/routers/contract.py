@@ -47,6 +47,7 @@ class Router(Protocol):
     batch_invariant: ClassVar[bool] = True  # at evaluation, nor on other sequences of the batch
     needs_ids: ClassVar[bool] = False  # reads id_T
     needs_labels: ClassVar[bool] = False  # reads labels, through `keys`
+    needs_corpus: ClassVar[bool] = False  # is not itself before `fit`
     learned: ClassVar[bool] = True  # has parameters that the loss moves
     fixed_choices: ClassVar[bool] = True  # `choices` holds at every step, not only on average
     mixes: ClassVar[bool] = False  # returns Mix: two products carry tokens to experts and back

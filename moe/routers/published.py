@@ -68,6 +68,7 @@ SIGMOID = TopK(k=2, score=Sigmoid(), epsilon=1e-20)
 
 DEEPSEEK_V3 = LossFree(
     k=8,
+    renormalize=True,
     scale=2.5,
     groups=8,
     groups_kept=4,

@@ -43,6 +43,11 @@ class Sinkhorn(TopK):
             return super().assign(params, logits, id_T, rng)
         return choose(normalise(logits.noisy_TE, self.tolerance, self.iterations), self.k)
 
+    def check(self, path, num_experts):
+        """Raises Mistake for groups of experts, beside what top_k checks."""
+        super().check(path, num_experts)
+        self._refuse_groups(path, "sinkhorn balances all experts in training")
+
 
 def normalise(logits_TE: jax.Array, tolerance: float, iterations: int) -> jax.Array:
     """The plan whose rows sum to 1/T and columns to 1/E, nearest to exp(logits); no gradient."""

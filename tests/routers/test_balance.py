@@ -36,6 +36,21 @@ def test_batch_priority_serves_the_surest_first():
     np.testing.assert_allclose(plan.gate_EC, [[1 / (1 + np.exp(-0.4))], [0]], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("fields", "gate"),
+    [({}, 0.5), ({"renormalize": True}, 5 / 9), ({"order": "choose_first", "scale": 3.0}, 5 / 3)],
+)
+def test_batch_priority_ranks_by_the_score_before_it_is_renormalised(fields, gate):
+    # Both tokens choose experts 0 and 1, and C = ceil(0.75 * 2 * 2 / 3) = 1. The first token is
+    # surer of expert 0, 0.5 against 0.45; over the sum of two it would not be: 0.5 / 0.9 = 0.556
+    # against 0.45 / 0.725 = 0.621. Its gate is 0.5, 5/9 of two, or 3 * 5/9.
+    x_TD = jnp.log(jnp.array([[0.5, 0.4, 0.1], [0.45, 0.275, 0.275]]))
+    router = BatchPriority(k=2, capacity_factor=0.75, **fields)
+    plan = router({"w_DE": jnp.eye(3)}, x_TD, jnp.zeros(2, jnp.int32), 3, None).plan
+    np.testing.assert_array_equal(plan.token_EC, [[0], [0], [2]])
+    np.testing.assert_allclose(plan.gate_EC[0, 0], gate, rtol=1e-6)
+
+
 def test_sinkhorn_balances_in_training_and_is_greedy_after():
     router = Sinkhorn()
     params, x_TD = params_of(router), skewed()

@@ -72,7 +72,7 @@ def loss(router, name, logits_TE=LOGITS_TE):
 def biased(**fields):
     """A loss-free router with the bias set, and its state."""
     state = {"bias_E": jnp.array(BIAS_E), "step": jnp.zeros((), jnp.int32)}
-    return LossFree(k=K, scale=2.5, **fields), state
+    return LossFree(k=K, scale=2.5, renormalize=True, **fields), state
 
 
 def weights_from(rows):

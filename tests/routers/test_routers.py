@@ -3,10 +3,13 @@
 import dataclasses
 import sys
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from moe import registry
+from moe.data.counts import Corpus
 from moe.routers.hash import Hash
 from moe.routers.parts.gates import ScoreGate
 from moe.routers.stability import Frozen
@@ -135,3 +138,15 @@ def test_a_token_twice_in_one_expert_is_found():
 
     with pytest.raises(AssertionError):
         routers.no_token_is_twice_in_one_expert(Double())
+
+
+def test_who_needs_a_corpus_says_so():
+    # What `fit` makes of two texts differs exactly where a router declares that it needs one.
+    generator, V = np.random.default_rng(1), routers.V
+    texts = [generator.integers(0, high, 4000) for high in (V, V // 2)]
+    texts = [Corpus(np.bincount(text, minlength=V), text) for text in texts]
+    for name, router in ROUTERS.items():
+        params = router.init(jax.random.key(1), routers.D, routers.E, V)
+        one, other = (jax.tree.leaves(router.fit(params, routers.E, text, 3)) for text in texts)
+        differs = any(np.any(np.asarray(a) != b) for a, b in zip(one, other, strict=True))
+        assert differs == router.needs_corpus, name

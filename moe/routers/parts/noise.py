@@ -16,6 +16,7 @@ class Noise(Protocol):
     kind: ClassVar[str] = "noise"
     weighs: ClassVar[bool] = True  # the gates, too, come from the noisy logits
     gaussian: ClassVar[bool] = False  # has a deviation
+    learned: ClassVar[bool] = False  # has parameters that the loss moves
 
     def init(self, D: int, E: int) -> Params:
         """Parameters of the noise, by default none."""
@@ -56,6 +57,7 @@ class LearnedNoise(Noise):
     """Gaussian with deviation softplus(x w), w from zero: Shazeer et al. (1701.06538) eq. 4."""
 
     gaussian: ClassVar[bool] = True
+    learned: ClassVar[bool] = True
 
     def init(self, D, E):
         """Makes w_noise_DE = 0."""
