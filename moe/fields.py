@@ -16,7 +16,7 @@ from moe.registry import Mistake, entry, load, no_such
 
 _SCALARS = {bool: "true or false", int: "an int", float: "a number", str: "a text"}
 _NUMBERS = {int: numbers.Integral, float: numbers.Real}
-_LOOKS = re.compile(r"^ *(log_every|eval_every)=.*\n", re.MULTILINE)
+_LOOKS = re.compile(r"^ *(log_every|eval_every|max_epochs)=.*\n", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +154,7 @@ def identity(text: str) -> str:
     """What makes an experiment itself, of the text that `expression` wrote: classes and fields.
 
     Where a class lies is no part of it, so a file that moves orphans no run; nor is how often a
-    run is logged and evaluated, which changes nothing that it learns.
+    run is logged and evaluated, nor what it is allowed: they change nothing that it learns.
     """
     return _LOOKS.sub("", text.partition("\n\n")[2] or text)
 
