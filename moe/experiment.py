@@ -1,15 +1,20 @@
 """One training run as a value: model, data, optimizer, length, seed."""
 
 import dataclasses
+import math
 from typing import Annotated
 
 from moe.data.data import Data
-from moe.fields import AtLeast, check_fields
+from moe.fields import Above, AtLeast, check_fields
 from moe.model.transformer import Transformer
 from moe.optimizer.adamw import Optimizer
 from moe.params import Size
 from moe.registry import Mistake
 from moe.routers.contract import Router
+
+# Up to about 4 epochs repeated text is nearly as good as new text (Muennighoff et al., 2305.16264);
+# what memory of tokens does to hash layers is another question, so 2 are told.
+REPEATED = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +30,8 @@ class Train:
       keep_last: newest checkpoints that are kept; that of step 0 is kept besides.
       keep_best: checkpoints of lowest held-out loss that are kept besides, of those that were saved
         at a step that was evaluated; 0 for none.
+      max_epochs: a run that reads its text more often than that is refused; no part of what a run
+        is, so it may be raised when one is gone on with.
     """
 
     steps: Annotated[int, AtLeast(1)] = 1000
@@ -35,6 +42,7 @@ class Train:
     save_every: Annotated[int, AtLeast(1)] = 250
     keep_last: Annotated[int, AtLeast(1)] = 2
     keep_best: Annotated[int, AtLeast(0)] = 1
+    max_epochs: Annotated[float, Above(0)] = 4.0
 
     def check(self, path: str) -> None:
         """Raises Mistake, one line that starts with `path`, unless parts of a batch are equal."""
@@ -66,6 +74,17 @@ class Experiment:
         """Tokens that one call of the model sees in training."""
         return self.train.batch // self.train.accumulate * self.data.sequence_length
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of all training steps."""
+        return self.train.steps * self.train.batch * self.data.sequence_length
+
+    def epochs(self, one_pass: int) -> str:
+        """How often a training text of so many tokens is read, in one line."""
+        often = self.tokens / one_pass
+        line = f"{often:.2f} epochs: {self.tokens:,} training tokens, {one_pass:,} in one pass"
+        return f"{line}; repeated text is learned by heart" if often > REPEATED else line
+
     def sizes(self) -> tuple[Size, ...]:
         """What a mesh splits: the sequences of one call, and the model's sizes."""
         train, what = self.train, f"train.batch={self.train.batch}"
@@ -85,6 +104,17 @@ class Experiment:
             own = router == self.model.sparse.router
             self._check_router("model.moe.router" if own else "model.layout.router_there", router)
         return self
+
+    def check_text(self, dataset) -> None:
+        """Raises Mistake, one line, for routers or a length that the text does not fit."""
+        self.check_labels(dataset)
+        allowed, one_pass = self.train.max_epochs, dataset.one_pass
+        if self.tokens > allowed * one_pass:
+            raise Mistake(
+                f"train.max_epochs={allowed:g}: train.steps={self.train.steps} takes "
+                f"{self.epochs(one_pass)}; take fewer steps, a longer data.source, or set "
+                f"train.max_epochs={math.ceil(self.tokens / one_pass)}"
+            )
 
     def check_labels(self, dataset) -> None:
         """Raises Mistake, one line, when routers expect other labels than the text has.

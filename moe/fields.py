@@ -16,7 +16,7 @@ from moe.registry import Mistake, entry, load, no_such
 
 _SCALARS = {bool: "true or false", int: "an int", float: "a number", str: "a text"}
 _NUMBERS = {int: numbers.Integral, float: numbers.Real}
-_LOOKS = re.compile(r"^ *(log_every|eval_every)=.*\n", re.MULTILINE)
+_LOOKS = re.compile(r"^ *(log_every|eval_every|max_epochs)=.*\n", re.MULTILINE)
 # Younger fields, at the value that says what was before them.
 _LATER = re.compile(r"^ *(gate_norm=False|loss_weight=1\.0),\n", re.MULTILINE)
 
@@ -154,8 +154,8 @@ def identity(text: str) -> str:
     """What makes an experiment itself, of the text that `expression` wrote: classes and fields.
 
     Where a class lies is no part of it, so a file that moves orphans no run; nor is how often a
-    run is logged and evaluated, which changes nothing that it learns; nor a field that older
-    records lack, at the value that says what they did.
+    run is logged and evaluated, nor what it is allowed, which change nothing that it learns; nor a
+    field that older records lack, at the value that says what they did.
     """
     return _LATER.sub("", _LOOKS.sub("", text.partition("\n\n")[2] or text))
 

@@ -4,12 +4,14 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import pathlib
 import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from moe.registry import Mistake
 
@@ -76,6 +78,28 @@ def digest(path: pathlib.Path, kind: str = "sha256") -> str:
     """The hash of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()
+
+
+def sealed(record: dict[str, Any]) -> str:
+    """A record as JSON with the SHA-256 of all that it says; its keys are texts."""
+    return json.dumps({**record, "seal": _seal(record)})
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    """The record that `sealed` wrote; raises Mistake where the text says anything else."""
+    try:
+        record = json.loads(text)
+        seal = record.pop("seal")
+        whole = seal == _seal(record)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise Mistake("its seal does not fit: a part of it was changed or lost")
+    return record
+
+
+def _seal(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def numbers(names: Iterable[str]) -> list[int]:

@@ -1,4 +1,4 @@
-"""`show`: every field, parameters, FLOPs per token and memory."""
+"""`show`: every field, epochs, parameters, FLOPs per token and memory."""
 
 from collections.abc import Sequence
 
@@ -41,6 +41,7 @@ def arm_sheet(study_name: str, arm: str, size: str, overrides: Sequence[str]) ->
     leaves = {path: written(value) for path, value in fields.fields(experiment).items()}
     lines = [f"{study_name}/{arm} --size={size}: {dict(study.arms)[arm]}", "", "fields"]
     lines += aligned(leaves)
+    lines += ["", _epochs(experiment)]
     total, active = found.params_total, found.params_active
     lines += ["", f"parameters: {total:,} in all, {active:,} active for a token"]
     lines += aligned({part: f"{n:>14,}" for part, n in found.params_by_part.items()})
@@ -53,6 +54,19 @@ def arm_sheet(study_name: str, arm: str, size: str, overrides: Sequence[str]) ->
     lines += ["", f"memory in training: {megabytes(sum(memory.values()))}"]
     lines += aligned({part: f"{megabytes(n):>14}" for part, n in memory.items()})
     return "\n".join([*lines, *_dispatch_lines(experiment)])
+
+
+def _epochs(experiment) -> str:
+    """How often the run reads its text, as far as that is known without reading it."""
+    from moe.data.prepare import one_pass
+
+    known = one_pass(experiment.data, experiment.model.vocab_size)
+    if known is None:
+        return (
+            f"training: {experiment.tokens:,} tokens; epochs are known when "
+            f"data.source={experiment.data.source} was prepared"
+        )
+    return f"training: {experiment.epochs(known)}"
 
 
 def _dispatch_lines(experiment) -> list[str]:
@@ -89,7 +103,8 @@ def study_table(study_name: str, size: str, overrides: Sequence[str]) -> str:
             )
         )
     seeds = ", ".join(map(str, study.seeds))
-    head = [f"{study_name} --size={size}: {study.question}", f"seeds {seeds}", ""]
+    head = [f"{study_name} --size={size}: {study.question}", f"seeds {seeds}"]
+    head += [*dict.fromkeys(map(_epochs, experiments.values())), ""]
     return "\n".join([*head, *columns(rows, left=(0,))])
 
 

@@ -12,6 +12,7 @@ from moe.registry import Mistake
 
 FILE = "study.json"
 _ASKED = ("study", "size", "question", "baseline", "arms", "seeds")  # in every file
+_ALLOWS = "train.max_epochs="  # what a run may do is no part of what it is
 _SAME = ("study", "size", "question", "baseline", "overrides")  # in all runs of one folder
 
 
@@ -53,7 +54,7 @@ class Declaration:
             size=size,
             question=study.question,
             baseline=study.baseline,
-            overrides=tuple(overrides),
+            overrides=tuple(o for o in overrides if not o.startswith(_ALLOWS)),
             arms={arm: line for arm, line in study.arms if arm in asked},
             seeds=tuple(sorted(set(seeds))),
             **_told(study),

@@ -27,6 +27,8 @@ def run_task(
     if not todo or stop():
         return
     dataset = dataset_of(task.experiment)
+    message = task.experiment.epochs(dataset.one_pass)
+    on_log(todo[0], {"kind": "notice", "message": message})
     for seed in todo:
         try:
             run_one(task, seed, dataset, lambda row, seed=seed: on_log(seed, row), stop)
@@ -40,11 +42,11 @@ def run_task(
 
 
 def dataset_of(experiment: Any) -> Any:
-    """The text of an experiment; raises Mistake where its routers expect other labels."""
+    """The text of an experiment; raises Mistake where it does not fit."""
     from moe.data.loader import load
 
     dataset = load(experiment.data, experiment.model.vocab_size)
-    experiment.check_labels(dataset)
+    experiment.check_text(dataset)
     return dataset
 
 
@@ -70,7 +72,7 @@ def run_one(
             # Processes of a killed run may be about to die.
             held.enter_context(files.hold(directory, patience_s=60, called="--workdir"))
             files.write(directory / "experiment.txt", text)
-            files.write(directory / "tokenizer.json", dataset.tokenizer.json)
+            files.write(directory / "tokenizer.json", dataset.tokenizer.sealed)
             (directory / DIVERGED).unlink(missing_ok=True)
             if task.checkpoints:
                 files.write(directory / ELSEWHERE, f"{task.checkpoints}\n")

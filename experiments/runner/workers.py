@@ -75,7 +75,7 @@ def _prepare(tasks: Sequence[Task]) -> None:
         text = experiment.data, experiment.model.vocab_size
         if text not in datasets:
             datasets[text] = load(*text)
-        experiment.check_labels(datasets[text])
+        experiment.check_text(datasets[text])
     for dataset in datasets.values():
         ngram.baselines(dataset)
 

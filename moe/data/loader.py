@@ -62,6 +62,7 @@ class Dataset:
       count_V: int64, how often each id stands in the training tokens.
       byte_V: int64, bytes of each id's text; 0 for the end of a document.
       windows: number of training windows, an epoch.
+      one_pass: tokens of an epoch.
       held_out_rows: desk -> number of held-out windows, at most data.held_out_windows.
       tokens: the documents behind it.
     """
@@ -82,6 +83,7 @@ class Dataset:
                 f"data.sequence_length={data.sequence_length}: longer than the training text, "
                 f"{len(tokens.train.id)} tokens"
             )
+        self.one_pass = self.windows * data.sequence_length
         self._batches = {}
         self._held_out = {desk: self._held_out_of(desk) for desk in self.desks}
         self.held_out_rows = {desk: len(b.id_BL) for desk, b in self._held_out.items()}

@@ -103,6 +103,20 @@ def test_show_prints_every_field_and_what_it_costs(call):
         assert f"\n{head}" in out
 
 
+def test_show_tells_the_epochs(call, monkeypatch, tmp_path):
+    monkeypatch.setenv("MOE_DATA_DIR", str(tmp_path))
+    # 500 steps of 8 windows of 128 tokens are 512,000; of the pinned text 7,565,813 tokens.
+    line = "training: 0.07 epochs: 512,000 training tokens, 7,565,813 in one pass\n"
+    assert line in call("show", STUDY)[1]
+    assert line in call("show", f"{STUDY}/top2")[1]
+    unknown = "training: 512,000 tokens; epochs are known when data.source=folder:x was prepared\n"
+    assert unknown in call("show", f"{STUDY}/top2", "--set=data.source=folder:x")[1]
+    often = call("show", f"{STUDY}/top2", "--set=train.steps=20000")[1]
+    # 20,480,000 / 7,565,813 = 2.707
+    assert "training: 2.71 epochs: 20,480,000 training tokens, 7,565,813 in one pass; repe" in often
+    assert not list(tmp_path.iterdir())
+
+
 def test_show_of_a_study_sets_its_arms_side_by_side(call):
     code, out, err = call("show", STUDY)
     assert (code, err) == (0, "")
