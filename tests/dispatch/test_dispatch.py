@@ -171,6 +171,7 @@ def test_capacity_counts_assignments():
     assert capacity(1.25, T=100, K=2, E=8) == 32  # ceil(1.25 * 200 / 8 = 31.25)
     assert capacity(1.0, T=64, K=2, E=8) == 16  # exactly 16, not 17 by rounding
     assert capacity(9.0, T=10, K=1, E=2) == 10  # no more slots than tokens
+    assert capacity(1e-12, T=10, K=1, E=2) == 1  # ceil of what is above 0
 
 
 def test_einsum_reports_drops_and_slots():
