@@ -21,7 +21,8 @@ class Train:
       batch: sequences per optimizer step, over all devices.
       accumulate: parts that a batch is cut into, one after the other, to save memory.
       log_every, eval_every, save_every: in steps; the last step always does all three. The last
-        evaluation is of all held-out windows, those before it are of one batch of each desk.
+        evaluation is of all held-out windows, those before it are of as many batches as there are
+        desks, the same share of each desk's windows.
       keep_last: newest checkpoints that are kept; that of step 0 is kept besides.
       keep_best: checkpoints of lowest held-out loss that are kept besides, of those that were saved
         at a step that was evaluated; 0 for none.

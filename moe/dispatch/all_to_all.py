@@ -50,5 +50,5 @@ class AllToAll(Limited):
         gate_TK = jnp.where(plan.expert_TK < E, plan.gate_TK, 0)
         y_TD = combine_rows(back_RD, gate_TK, token_R, rank_R, row_TK)
         left_TK = (row_TK >= size * C) & (plan.expert_TK < E)
-        rest_TD, dropped_K = self.answer(left_TK, plan, x_TD, pool, size)
-        return y_TD + rest_TD, Stats(load(plan, E), dropped_K, stats.slots_used)
+        rest_TD, dropped_TK = self.answer(left_TK, plan, x_TD, pool, size)
+        return y_TD + rest_TD, Stats(load(plan, E), dropped_TK, stats.slots_used)

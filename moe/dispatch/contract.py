@@ -20,13 +20,19 @@ class Stats:
 
     Attributes:
       load_E: assignments that the plan asked of each expert, before any drop.
-      dropped_K: assignments that were not served, by choice rank (length 1 without ranks).
+      dropped_TK: 1 for every assignment of the plan that was not served, else 0 (float32; one
+        column for plans without choice ranks).
       slots_used: share of the computed expert rows that carried a token.
     """
 
     load_E: jax.Array
-    dropped_K: jax.Array
+    dropped_TK: jax.Array
     slots_used: jax.Array
+
+    @property
+    def dropped_K(self) -> jax.Array:
+        """The drops by choice rank."""
+        return self.dropped_TK.sum(axis=-2)
 
 
 class Dispatch(Protocol):
@@ -136,7 +142,7 @@ def elsewhere(pool: Pool) -> Pool:
 def no_drops(plan: Plan, T: int, E: int, slots_used: jax.Array | float = 1.0) -> Stats:
     """The statistics of a dispatcher that serves everything."""
     load_E = plan.assigned_TE(T, E).sum(axis=0)
-    return Stats(load_E, jnp.zeros(1), jnp.asarray(slots_used, jnp.float32))
+    return Stats(load_E, jnp.zeros((T, 1)), jnp.asarray(slots_used, jnp.float32))
 
 
 def serve_slots(plan: Slots, x_TD: jax.Array, pool: Pool) -> tuple[jax.Array, Stats]:

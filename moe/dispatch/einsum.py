@@ -33,18 +33,18 @@ class Einsum(Grouped):
     def __call__(self, plan, x_TD, pool):
         """Computes y_TD for one group."""
         T, E = x_TD.shape[0], pool.E
-        masks, dropped_K = self.masks(plan, T, E)
+        masks, dropped_TK = self.masks(plan, T, E)
         slots_used = masks.dispatch_TEC.sum() / masks.dispatch_TEC[0].size
         load_E = plan.assigned_TE(T, E).sum(axis=0)
-        return mix(masks, x_TD, pool), Stats(load_E, dropped_K, slots_used)
+        return mix(masks, x_TD, pool), Stats(load_E, dropped_TK, slots_used)
 
     def masks(self, plan: Plan, T: int, E: int) -> tuple[Mix, jax.Array]:
-        """The plan as dense masks over slots, and the drops by choice rank."""
+        """The plan as dense masks over slots, and the drops, as in `Stats`."""
         if isinstance(plan, Mix):
-            return plan, jnp.zeros(1)
+            return plan, jnp.zeros((T, 1))
         if isinstance(plan, Slots):
             dispatch_TEC = jnp.moveaxis(jax.nn.one_hot(plan.token_EC, T), -1, 0)
-            return Mix(dispatch_TEC, dispatch_TEC * plan.gate_EC[None]), jnp.zeros(1)
+            return Mix(dispatch_TEC, dispatch_TEC * plan.gate_EC[None]), jnp.zeros((T, 1))
         return choice_masks(plan, E, capacity(self.capacity_factor, T, plan.gate_TK.shape[1], E))
 
     def overhead(self, T, K, E, D):
@@ -56,8 +56,7 @@ class Einsum(Grouped):
 def choice_masks(plan: Choices, E: int, C: int) -> tuple[Mix, jax.Array]:
     """Gives each assignment the next free slot of its expert: first choices first, then tokens.
 
-    Returns the masks (TEC, float32) and the number of assignments per choice rank that found no
-    slot.
+    Returns the masks (TEC, float32), and dropped_TK: 1 where an assignment found no slot, else 0.
     """
     T, K = plan.expert_TK.shape
     hot_KTE = jax.nn.one_hot(plan.expert_TK.T, E, dtype=jnp.int32)
@@ -68,4 +67,4 @@ def choice_masks(plan: Choices, E: int, C: int) -> tuple[Mix, jax.Array]:
     hot_KTE = hot_KTE.astype(jnp.float32)
     dispatch_TEC = jnp.einsum("KTE,KTC->TEC", hot_KTE, slot_KTC)
     combine_TEC = jnp.einsum("KTE,KTC,TK->TEC", hot_KTE, slot_KTC, plan.gate_TK)
-    return Mix(dispatch_TEC, combine_TEC), jnp.sum(slot_KT >= C, axis=1).astype(jnp.float32)
+    return Mix(dispatch_TEC, combine_TEC), (slot_KT >= C).T.astype(jnp.float32)

@@ -72,9 +72,9 @@ class Gather(Grouped):
         y_TD = combine_rows(y_RD, gate_TK, token_R, rank_R, row_TK)
         left_TK = (row_TK == E * C) & (plan.expert_TK < E)
         serve = functools.partial(rest, plan.only(left_TK, E))
-        rest_TD, dropped_K = self.overflow(left_TK, x_TD, serve, axes)
+        rest_TD, dropped_TK = self.overflow(left_TK, x_TD, serve, axes)
         load_E = plan.assigned_TE(T, E).sum(axis=0)
-        return y_TD + rest_TD, Stats(load_E, dropped_K, jnp.mean(token_R < T, dtype=jnp.float32))
+        return y_TD + rest_TD, Stats(load_E, dropped_TK, jnp.mean(token_R < T, dtype=jnp.float32))
 
     def check(self, path, tokens):
         """Raises Mistake as all with groups do, and for groups whose overflow is answered."""

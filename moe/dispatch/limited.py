@@ -56,7 +56,7 @@ class Limited(Parallel):
     def answer(
         self, left_TK: jax.Array, plan: Choices, x_TD: jax.Array, pool: Pool, size: int
     ) -> tuple[jax.Array, jax.Array]:
-        """Outputs of the assignments left_TK that found no room, and drops by choice rank."""
+        """Outputs of the assignments left_TK that found no room, and the drops, as in `Stats`."""
 
         def serve(x_TD):
             return self.local.exchange(plan.only(left_TK, pool.E), x_TD, pool, size)[0]

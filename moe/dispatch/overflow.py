@@ -20,7 +20,7 @@ class Overflow(Protocol):
         serve: Callable[[jax.Array], jax.Array],
         axes: tuple[str, ...] = (),
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns their outputs, weighted and summed into y_TD, and the drops by choice rank.
+        """Returns their outputs, weighted and summed into y_TD, and dropped_TK, as in `Stats`.
 
         Args:
           serve: what a dispatcher without limits makes of these assignments, x_TD -> y_TD.
@@ -34,8 +34,8 @@ class Drop(Overflow):
     """Leaves them unserved and counts them."""
 
     def __call__(self, left_TK, x_TD, serve, axes=()):
-        """Returns zeros and the counts."""
-        return jnp.zeros_like(x_TD), jnp.sum(left_TK, axis=0, dtype=jnp.float32)
+        """Returns zeros, and what is dropped."""
+        return jnp.zeros_like(x_TD), left_TK.astype(jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,4 +48,4 @@ class Exact(Overflow):
         # All devices take the same branch: there may be collectives in it.
         needed = (jax.lax.psum(count, axes) if axes else count) > 0
         y_TD = jax.lax.cond(needed, serve, jnp.zeros_like, x_TD)
-        return y_TD, jnp.zeros_like(left_TK[0], jnp.float32)
+        return y_TD, jnp.zeros_like(left_TK, jnp.float32)

@@ -47,8 +47,8 @@ class RaggedAllToAll(Limited):
         mine, to_TK = jax.lax.axis_index(EXPERT), jnp.minimum(plan.expert_TK, E - 1) // own
         sent_TK = order.row_TK - traffic.start_PP[mine][to_TK] < traffic.count_PP[mine][to_TK]
         left_TK = ~sent_TK & (plan.expert_TK < E)
-        rest_TD, dropped_K = self.answer(left_TK, plan, x_TD, pool, size)
-        return y_TD + rest_TD, Stats(load(plan, E), dropped_K, stats.slots_used)
+        rest_TD, dropped_TK = self.answer(left_TK, plan, x_TD, pool, size)
+        return y_TD + rest_TD, Stats(load(plan, E), dropped_TK, stats.slots_used)
 
 
 def plan_traffic(count_PE: jax.Array, rows: int) -> Traffic:

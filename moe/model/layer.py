@@ -35,8 +35,10 @@ class Aux:
       sums: what the losses were made of, summed over the call, where their scope is the batch.
       stats: name -> what `Router.update` needs, summed over the call.
       counts: the dispatcher's statistics, summed over groups (slots_used averaged); load_E is
-        that of all experts, null experts included.
-      assigned_BLE: how many of each token's choices each expert got (float32).
+        what tokens asked of all experts, null experts included, before router and dispatcher
+        dropped any.
+      assigned_BLE: how many assignments each token asked of each expert (float32).
+      dropped_BL: how many of these were not served, by router or dispatcher (float32).
     """
 
     losses: Terms
@@ -45,6 +47,7 @@ class Aux:
     stats: Terms
     counts: Stats
     assigned_BLE: jax.Array
+    dropped_BL: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,14 +122,15 @@ class MoE:
 
         def route(x_TD, id_T, rng):
             routing = self.router(params["router"], x_TD, id_T, E, rng)
-            return routing, routing.plan.assigned_TE(T, E)
+            return routing, routing.counts(T, E)
 
         if G == 1:
-            routing, assigned = route(x, key, rng)
+            routing, (assigned, left) = route(x, key, rng)
             metrics, stats = routing.metrics, routing.stats
         else:
             rng_G = None if rng is None else jax.random.split(rng, G)
-            routing, assigned = jax.vmap(route, (0, 0, None if rng is None else 0))(x, key, rng_G)
+            route = jax.vmap(route, (0, 0, None if rng is None else 0))
+            routing, (assigned, left) = route(x, key, rng_G)
             metrics = jax.tree.map(lambda a: jnp.mean(a, axis=0), routing.metrics)
             stats = jax.tree.map(lambda a: jnp.sum(a, axis=0), routing.stats)
         y, counts = self._apply(params, routing.plan, x, G)
@@ -137,7 +141,9 @@ class MoE:
         if self.shared is not None:
             y_BLD = y_BLD + self.shared(params["shared"], x_BLD)
         counts = dataclasses.replace(counts, load_E=assigned_BLE.sum(axis=(0, 1)))
-        return y_BLD, Aux(losses, {**loss_metrics, **metrics}, sums, stats, counts, assigned_BLE)
+        dropped_BL = (left + counts.dropped_TK.sum(axis=-1)).reshape(B, L)
+        metrics = {**loss_metrics, **metrics}
+        return y_BLD, Aux(losses, metrics, sums, stats, counts, assigned_BLE, dropped_BL)
 
     def _keys(self, tokens: Tokens | None, shape: tuple[int, int]) -> jax.Array:
         """What each token is routed by; zeros stand for ids that nobody reads."""

@@ -32,7 +32,7 @@ class BatchPriority(TopK):
     fixed_choices: ClassVar[bool] = False
 
     def __call__(self, params, x_TD, id_T, E, rng):
-        """Routes x_TD into Slots; what finds no slot is dropped here."""
+        """Routes x_TD into Slots; what finds no slot is dropped here, and told by asked_TE."""
         routing = super().__call__(params, x_TD, id_T, E, rng)
         plan = cast(Choices, routing.plan)
         priority_T = jax.lax.stop_gradient(plan.gate_TK.max(axis=1))
@@ -41,7 +41,8 @@ class BatchPriority(TopK):
         slots = fill(plan, order_T, E, C)
         kept = jnp.sum(slots.token_EC < x_TD.shape[0]) / plan.expert_TK.size
         metrics = {**routing.metrics, "kept": kept}
-        return dataclasses.replace(routing, plan=slots, metrics=metrics)
+        asked_TE = plan.assigned_TE(x_TD.shape[0], E)
+        return dataclasses.replace(routing, plan=slots, metrics=metrics, asked_TE=asked_TE)
 
     def choices(self, E, T):
         """At most k, and as many as there are slots for."""

@@ -23,12 +23,21 @@ class Routing:
       metrics: name -> scalar to log, never differentiated.
       stats: name -> array that `Router.update` needs beyond the load, already summed over the
         group; sums over groups, microbatches and devices.
+      asked_TE: how many assignments each token asked of each expert, where the plan holds those
+        alone that the router had room for; None where the plan holds all.
     """
 
     plan: Plan
     terms: Terms = flax.struct.field(default_factory=dict)
     metrics: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
     stats: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
+    asked_TE: jax.Array | None = None
+
+    def counts(self, T: int, E: int) -> tuple[jax.Array, jax.Array]:
+        """What tokens asked of experts, asked_TE, and how much of it is not in the plan, left_T."""
+        planned_TE = self.plan.assigned_TE(T, E)
+        asked_TE = planned_TE if self.asked_TE is None else self.asked_TE
+        return asked_TE, (asked_TE - planned_TE).sum(axis=1)
 
 
 class Router(Protocol):
@@ -82,7 +91,8 @@ class Router(Protocol):
     def update(self, params: Params, load_E: jax.Array, stats: dict[str, jax.Array]) -> Params:
         """Applies a rule that is no gradient, once per optimizer step.
 
-        load_E and stats are sums over all groups, microbatches and devices of the step.
+        load_E, what tokens asked of each expert, and stats are sums over all groups, microbatches
+        and devices of the step.
         """
         del load_E, stats
         return params

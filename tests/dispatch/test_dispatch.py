@@ -145,15 +145,15 @@ def test_capacity_drops_later_choices_first_then_later_tokens():
     # Two experts with one slot each. First choices: tokens 0 and 1 both want expert 0, token 0
     # gets it. Second choices: both want expert 1, token 0 gets it again; token 1 gets nothing.
     plan = Choices(jnp.array([[0, 1], [0, 1]]), jnp.array([[0.7, 0.3], [0.6, 0.4]]))
-    masks, dropped_K = choice_masks(plan, E=2, C=1)
+    masks, dropped_TK = choice_masks(plan, E=2, C=1)
     np.testing.assert_array_equal(masks.dispatch_TEC[:, :, 0], [[1, 1], [0, 0]])
     np.testing.assert_allclose(masks.combine_TEC[:, :, 0], [[0.7, 0.3], [0, 0]])
-    np.testing.assert_array_equal(dropped_K, [1, 1])
+    np.testing.assert_array_equal(dropped_TK, [[0, 0], [1, 1]])
     # Choice-major: token 1's first choice comes before token 0's second.
     plan = Choices(jnp.array([[0, 1], [1, 0]]), jnp.array([[0.7, 0.3], [0.6, 0.4]]))
-    masks, dropped_K = choice_masks(plan, E=2, C=1)
+    masks, dropped_TK = choice_masks(plan, E=2, C=1)
     np.testing.assert_array_equal(masks.dispatch_TEC[:, :, 0], [[1, 0], [0, 1]])
-    np.testing.assert_array_equal(dropped_K, [0, 2])
+    np.testing.assert_array_equal(dropped_TK, [[0, 1], [0, 1]])
 
 
 @pytest.mark.parametrize("plan", [p for p in PLANS if p not in ("slots", "mix")])

@@ -25,7 +25,7 @@ class Model:
 def evaluation():
     load_YNE = np.array([[[1.0, 2.0, 3.0, 4.0]]])
     one = np.ones(1)
-    return Evaluation(("a",), one, one, one, load_YNE, np.array([2.0]))
+    return Evaluation(("a",), one, one, 5 * one, one, load_YNE, np.array([2.0]), one)
 
 
 def test_metrics_of_a_load_by_hand():
@@ -33,8 +33,15 @@ def test_metrics_of_a_load_by_hand():
     assert found.metrics["max_violation"] == pytest.approx([0.6])  # 4 / 2.5 - 1
     assert found.metrics["drop_rate"] == [0.2]  # 2 of 10
     assert found.metrics["dead_experts"] == [0]
+    assert found.metrics["unserved_rate"] == [0.2]  # 1 of 5 tokens
     assert found.load == [[0.1, 0.2, 0.3, 0.4]]
     assert load.RouterLoad.read(json.loads(json.dumps(found.content()))) == found
+
+
+def test_without_an_assignment_nothing_is_dropped():
+    nothing = load.Load(np.zeros((1, 4)), np.zeros(1), np.ones(1))
+    found = load.measured(nothing)
+    assert found["drop_rate"] == [0] and found["unserved_rate"] == [1]
 
 
 def test_a_metric_is_one_entry(tmp_path, monkeypatch, undrawn):
