@@ -48,8 +48,8 @@ class Experiment:
     """Everything that decides the numbers of a run; equal experiments give equal results.
 
     Attributes:
-      allow_noncausal: take routers that see later tokens at evaluation; the loss of a language
-        model is then too low, and the report says so.
+      allow_noncausal: take layers whose outputs depend on later tokens at evaluation, by the router
+        or by who is dropped; the loss of a language model is then too low, and the report says so.
     """
 
     model: Transformer
@@ -82,7 +82,24 @@ class Experiment:
         for router in self.model.routers:
             own = router == self.model.sparse.router
             self._check_router("model.moe.router" if own else "model.layout.router_there", router)
+        self.check_drops(devices=1)
         return self
+
+    def check_drops(self, devices: int) -> None:
+        """Raises Mistake, one line, where later tokens decide what is dropped of earlier ones.
+
+        devices: that share the experts, whose exchanges may have too little room.
+        """
+        if self.allow_noncausal or self.model.causal(self.tokens_per_call, devices):
+            return
+        name = type(self.model.sparse.dispatch).__name__
+        spread = f" with experts on {devices} devices" if devices > 1 else ""
+        raise Mistake(
+            f"model.moe.dispatch={name}: a later token can take an earlier one's place{spread}, so "
+            "the loss of a language model is too low; take model.moe.dispatch.priority=token_major "
+            "where there is one, what drops nothing (ragged, auto, overflow=exact) or set "
+            "allow_noncausal=true"
+        )
 
     def check_labels(self, dataset) -> None:
         """Raises Mistake, one line, when routers expect other labels than the text has.

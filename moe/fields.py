@@ -16,7 +16,9 @@ from moe.registry import Mistake, entry, load, no_such
 
 _SCALARS = {bool: "true or false", int: "an int", float: "a number", str: "a text"}
 _NUMBERS = {int: numbers.Integral, float: numbers.Real}
-_LOOKS = re.compile(r"^ *(log_every|eval_every)=.*\n", re.MULTILINE)
+_LOOKS = re.compile(r"^ *(log_every|eval_every|allow_noncausal)=.*\n", re.MULTILINE)
+# Younger fields, at the value that says what was before them.
+_LATER = re.compile(r"^ *(priority=ChoiceMajor\(\)|eval_capacity_factor=None),\n", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +63,8 @@ class Within:
 
     def allows(self, value) -> bool:
         """Whether the value is in the range."""
-        at_low, at_high = self.ends[0] == "[", self.ends[1] == "]"
-        above = self.low <= value if at_low else self.low < value
-        return above and (value <= self.high if at_high else value < self.high)
+        above = self.low <= value if self.ends[0] == "[" else self.low < value
+        return above and (value <= self.high if self.ends[1] == "]" else value < self.high)
 
     def rule(self, kind: type) -> str:
         """What stands after "must be"."""
@@ -128,8 +129,7 @@ def fields(tree: typing.Any, prefix: str = "") -> dict[str, object]:
     for field in _fields_of(tree):
         value, path = getattr(tree, field.name), prefix + field.name
         if _is_node(value):
-            leaves[path] = type(value).__name__
-            leaves.update(fields(value, path + "."))
+            leaves |= {path: type(value).__name__, **fields(value, path + ".")}
         else:
             leaves[path] = value
     return leaves
@@ -154,9 +154,10 @@ def identity(text: str) -> str:
     """What makes an experiment itself, of the text that `expression` wrote: classes and fields.
 
     Where a class lies is no part of it, so a file that moves orphans no run; nor is how often a
-    run is logged and evaluated, which changes nothing that it learns.
+    run is logged and evaluated and what it is allowed, which change nothing that it learns; nor a
+    field that older records lack, at the value that says what they did.
     """
-    return _LOOKS.sub("", text.partition("\n\n")[2] or text)
+    return _LATER.sub("", _LOOKS.sub("", text.partition("\n\n")[2] or text))
 
 
 def _is_node(value) -> bool:
@@ -240,8 +241,7 @@ def _read(annotation, text: str, where: str, optional: bool = False):
 
 
 def _read_union(annotation, text: str, where: str):
-    members = typing.get_args(annotation)
-    optional = type(None) in members
+    optional = type(None) in (members := typing.get_args(annotation))
     if optional and text.strip().lower() == "none":
         return None
     members = [member for member in members if member is not type(None)]

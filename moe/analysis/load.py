@@ -148,7 +148,7 @@ class RouterLoad:
     """The `router` of result.json: how a model's routers loaded its experts on held-out text.
 
     Attributes:
-      causal, causal_in_training: whether no router looked at later tokens.
+      causal, causal_in_training: whether no layer's output depended on later tokens.
       layers: the MoE layers, counted from 0.
       metrics: name -> a number for each of them; what a run of an older version did not measure
         is not there.

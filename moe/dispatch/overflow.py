@@ -12,6 +12,7 @@ class Overflow(Protocol):
     """Answers the assignments left_TK (bool) that a dispatcher did not serve."""
 
     kind: ClassVar[str] = "overflow"
+    drops: ClassVar[bool] = True  # leaves any of them unserved
 
     def __call__(
         self,
@@ -41,6 +42,8 @@ class Drop(Overflow):
 @dataclasses.dataclass(frozen=True)
 class Exact(Overflow):
     """Serves them by a slower path, which is taken only in steps that need it."""
+
+    drops: ClassVar[bool] = False
 
     def __call__(self, left_TK, x_TD, serve, axes=()):
         """Returns the outputs, and no drops."""

@@ -26,7 +26,8 @@ class RaggedAllToAll(Limited):
     """Sends rows to experts' devices and back, as many as there are.
 
     `capacity_factor` is what a device can receive over what it sends. Without room are the rows of
-    the last devices, and of these the last experts.
+    the last devices, and of these the last experts: a token's row may give way to a later token's
+    whatever k is.
     """
 
     def exchange(self, plan, x_TD, pool, size):

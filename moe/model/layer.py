@@ -16,7 +16,7 @@ from moe.experts.contract import Experts, Pool
 from moe.experts.feed_forward import SwiGLU
 from moe.experts.null import NullExperts
 from moe.experts.shared import SharedExpert
-from moe.fields import AtLeast
+from moe.fields import Above, AtLeast
 from moe.params import Params, Size
 from moe.plan import Plan, Tokens
 from moe.registry import Mistake
@@ -64,6 +64,8 @@ class MoE:
       experts: the networks.
       shared: one more network that reads every token, or none.
       null: experts that compute nothing, beside the others, or none.
+      eval_capacity_factor: capacity factor of router and dispatcher at evaluation; none is that of
+        training.
     """
 
     kind: ClassVar[str] = "layer"
@@ -74,6 +76,7 @@ class MoE:
     experts: Experts = SwiGLU()
     shared: SharedExpert | None = None
     null: NullExperts | None = None
+    eval_capacity_factor: Annotated[float, Above(0)] | None = None
 
     @property
     def routed_experts(self) -> int:
@@ -112,6 +115,8 @@ class MoE:
 
         Raises Mistake where there are no tokens and the router reads their ids or labels.
         """
+        if rng is None and self.eval_capacity_factor is not None:
+            return self.at_evaluation()(params, x_BLD, tokens)
         B, L, D = x_BLD.shape
         E, G = self.routed_experts, self.dispatch.groups(B * L)
         T = B * L // G
@@ -144,6 +149,36 @@ class MoE:
         dropped_BL = (left + counts.dropped_TK.sum(axis=-1)).reshape(B, L)
         metrics = {**loss_metrics, **metrics}
         return y_BLD, Aux(losses, metrics, sums, stats, counts, assigned_BLE, dropped_BL)
+
+    def at_evaluation(self) -> "MoE":
+        """The layer with the capacity that it has at evaluation."""
+        factor = self.eval_capacity_factor
+        return self if factor is None else self._with_capacity(factor)
+
+    def _with_capacity(self, factor: float) -> "MoE":
+        router, dispatch = (part.with_capacity(factor) for part in (self.router, self.dispatch))
+        return dataclasses.replace(
+            self, router=router, dispatch=dispatch, eval_capacity_factor=None
+        )
+
+    def causal(self, tokens: int, devices: int = 1) -> bool:
+        """Whether at evaluation no output depends on later tokens of its own sequence.
+
+        A property of router, dispatcher and k together, in calls of that many tokens whose experts
+        are spread over that many devices; see `Dispatch.causal` for what it promises.
+        """
+        layer = self.at_evaluation()
+        return layer.router.causal and layer.serves_in_order(tokens, devices)
+
+    def causal_in_training(self, tokens: int, devices: int = 1) -> bool:
+        """The same of training."""
+        return self.router.causal_in_training and self.serves_in_order(tokens, devices)
+
+    def serves_in_order(self, tokens: int, devices: int) -> bool:
+        """Whether what is dropped of a causal plan does not depend on later tokens."""
+        group = tokens // self.dispatch.groups(tokens)
+        ranks = self.router.ranks(self.routed_experts)
+        return self.dispatch.causal(ranks, group, self.num_experts, devices)
 
     def _keys(self, tokens: Tokens | None, shape: tuple[int, int]) -> jax.Array:
         """What each token is routed by; zeros stand for ids that nobody reads."""
@@ -205,6 +240,13 @@ class MoE:
             self.null.check(f"{path}.null")
         self.router.check(f"{path}.router", self.routed_experts)
         self.dispatch.check(f"{path}.dispatch", tokens)
+        factor = self.eval_capacity_factor
+        if factor is not None and self._with_capacity(factor) == self._with_capacity(2 * factor):
+            raise Mistake(
+                f"{path}.eval_capacity_factor={factor}: must be none where neither "
+                f"router={type(self.router).__name__} nor dispatch={type(self.dispatch).__name__} "
+                "has a capacity_factor"
+            )
 
 
 def _devices(B: int) -> int:

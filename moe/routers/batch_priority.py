@@ -44,6 +44,10 @@ class BatchPriority(TopK):
         asked_TE = plan.assigned_TE(x_TD.shape[0], E)
         return dataclasses.replace(routing, plan=slots, metrics=metrics, asked_TE=asked_TE)
 
+    def with_capacity(self, factor):
+        """With that factor."""
+        return dataclasses.replace(self, capacity_factor=factor)
+
     def choices(self, E, T):
         """At most k, and as many as there are slots for."""
         del E, T

@@ -43,7 +43,8 @@ class Routing:
 class Router(Protocol):
     """Decides who reads which token; a frozen dataclass of hyper-parameters.
 
-    The declarations are measured by tests/routers/test_routers.py, not believed.
+    The declarations are measured by tests/routers/test_routers.py, not believed. They are about
+    its plans; what becomes of a token after drops, `moe.model.layer.MoE.causal` says.
 
     Attributes:
       losses: what becomes of `Routing.terms`: an object with a scope that takes the sums and the
@@ -101,6 +102,20 @@ class Router(Protocol):
         """Experts that serve one of T tokens, on average: costs count it, tests measure it."""
         del E, T
         return 1
+
+    def ranks(self, E: int) -> int:
+        """In how many columns of `Choices` one and the same expert may stand.
+
+        1 where each expert has a column of its own, and for plans of other kinds. With more, who
+        comes first for an expert's slots depends on the dispatcher's priority.
+        """
+        del E
+        return 1
+
+    def with_capacity(self, factor: float) -> "Router":
+        """The same with another capacity factor; itself where it has none."""
+        del factor
+        return self
 
     def check(self, path: str, num_experts: int) -> None:
         """Raises Mistake, one line that starts with `path`, for impossible fields."""

@@ -92,6 +92,11 @@ class Hash(Router):
         del E, T
         return self.k
 
+    def ranks(self, E):
+        """k."""
+        del E
+        return self.k
+
     def check(self, path, num_experts):
         """Raises Mistake for impossible k and tables."""
         check_choices(path, self.k, num_experts)

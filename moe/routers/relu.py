@@ -102,6 +102,11 @@ class ReLURouter(Router):
         del E, T
         return self.k
 
+    def ranks(self, E):
+        """One column for each expert, or the `most` largest gates of a token in their order."""
+        del E
+        return self.most or 1
+
     def check(self, path, num_experts):
         """Raises Mistake for impossible k and caps."""
         check_choices(path, self.k, num_experts)

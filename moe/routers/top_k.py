@@ -172,6 +172,11 @@ class TopK(Router):
         del E, T
         return self.k
 
+    def ranks(self, E):
+        """k."""
+        del E
+        return self.k
+
     def check(self, path, num_experts):
         """Raises Mistake for impossible k, groups and orders."""
         check_choices(path, self.k, num_experts)

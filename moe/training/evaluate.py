@@ -75,16 +75,18 @@ class Evaluation:
             "held_out_tokens": int(self.tokens_Y.sum()),
         }
 
-    def router(self, model: Transformer) -> load.RouterLoad | None:
+    def router(self, experiment: Experiment) -> load.RouterLoad | None:
         """Load per MoE layer and desk; None without experts."""
+        model = experiment.model
+        call = experiment.tokens_per_call, sharding.sizes().get(sharding.EXPERT, 1)
         if self.load_YNE is None or model.moe is None:
             return None
         load_NE = self.load_YNE.sum(axis=0)
         desk_load = load.fractions(self.load_YNE)
         found = load.Load(load_NE, self.dropped_N, self.unserved_N / self.tokens_Y.sum())
         return load.RouterLoad(
-            causal=all(router.causal for router in model.routers),
-            causal_in_training=all(router.causal_in_training for router in model.routers),
+            causal=model.causal(*call),
+            causal_in_training=model.causal_in_training(*call),
             layers=list(model.moe_layers),
             num_experts=model.moe.routed_experts,
             metrics=load.measured(found),

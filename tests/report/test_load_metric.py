@@ -8,6 +8,9 @@ import pytest
 from experiments.report.report import report, table
 from experiments.results.result import Result
 from moe.analysis import load
+from moe.experiment import Experiment
+from moe.model.layer import MoE
+from moe.model.transformer import Transformer
 from moe.training.evaluate import Evaluation
 from tests.fakes.docs import example
 from tests.fakes.study import Page, edit, router_record, write_study
@@ -16,10 +19,7 @@ NAMES = {"np": np, "Metric": load.Metric, "fractions": load.fractions}
 BUSIEST_TWO = eval(example("Metric("), NAMES)
 
 
-class Model:
-    routers = (type("Router", (), {"causal": True, "causal_in_training": True}),)
-    moe_layers = (0,)
-    moe = type("MoE", (), {"routed_experts": 4})
+RUN = Experiment(Transformer(num_layers=1, moe=MoE(num_experts=4), moe_layers=(0,)))
 
 
 def evaluation():
@@ -29,7 +29,7 @@ def evaluation():
 
 
 def test_metrics_of_a_load_by_hand():
-    found = evaluation().router(Model)
+    found = evaluation().router(RUN)
     assert found.metrics["max_violation"] == pytest.approx([0.6])  # 4 / 2.5 - 1
     assert found.metrics["drop_rate"] == [0.2]  # 2 of 10
     assert found.metrics["dead_experts"] == [0]
@@ -46,7 +46,7 @@ def test_without_an_assignment_nothing_is_dropped():
 
 def test_a_metric_is_one_entry(tmp_path, monkeypatch, undrawn):
     monkeypatch.setattr(load, "METRICS", (*load.METRICS, BUSIEST_TWO))
-    record = evaluation().router(Model).content()
+    record = evaluation().router(RUN).content()
     assert record["busiest_two"] == pytest.approx([0.7])  # 0.3 + 0.4
     directory = write_study(tmp_path, arms=("dense", "top1"), seeds=(0,))
     edit(

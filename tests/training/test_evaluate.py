@@ -49,7 +49,7 @@ def test_desks_compete_as_they_do_in_training():
     found = evaluate(run, params, dataset)
     np.testing.assert_array_equal(found.dropped_N, [0, 0])
     np.testing.assert_array_equal(found.load_YNE, 2 * L * np.eye(4)[:, None].repeat(2, axis=1))
-    assert found.router(run.model).metrics["drop_rate"] == [0, 0]
+    assert found.router(run).metrics["drop_rate"] == [0, 0]
 
 
 def test_what_fills_a_batch_up_counts_in_no_drop_and_no_load():
@@ -67,7 +67,7 @@ def test_what_fills_a_batch_up_counts_in_no_drop_and_no_load():
     np.testing.assert_array_equal(found.dropped_N, [dropped] * 2)
     np.testing.assert_array_equal(found.unserved_N, [dropped] * 2)  # k = 1
     np.testing.assert_array_equal(found.load_YNE.sum(axis=(0, 2)), [12 * L] * 2)
-    metrics = found.router(run.model).metrics
+    metrics = found.router(run).metrics
     assert metrics["drop_rate"] == metrics["unserved_rate"] == [dropped / (12 * L)] * 2
 
 
@@ -126,5 +126,5 @@ def test_evaluation_counts_each_window_once():
     np.testing.assert_array_equal(found.tokens_Y, [80, 80, 80])
     bits = found.nats_Y.sum() / (240 * 2) / np.log(2)  # each token spells 2 bytes
     assert found.val_bits_per_byte == pytest.approx(bits)
-    record = found.router(run.model)
+    record = found.router(run)
     assert record.layers == [0, 1] and np.sum(record.desk_load["ones"]) == pytest.approx(2)
