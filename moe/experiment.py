@@ -26,7 +26,8 @@ class Train:
       batch: sequences per optimizer step, over all devices.
       accumulate: parts that a batch is cut into, one after the other, to save memory.
       log_every, eval_every, save_every: in steps; the last step always does all three. The last
-        evaluation is of all held-out windows, those before it are of one batch of each desk.
+        evaluation is of all held-out windows, those before it are of as many batches as there are
+        desks, the same share of each desk's windows.
       keep_last: newest checkpoints that are kept; that of step 0 is kept besides.
       keep_best: checkpoints of lowest held-out loss that are kept besides, of those that were saved
         at a step that was evaluated; 0 for none.
@@ -58,8 +59,8 @@ class Experiment:
     process, which decide how XLA rounds on CPU; else up to rounding.
 
     Attributes:
-      allow_noncausal: take routers that see later tokens at evaluation; the loss of a language
-        model is then too low, and the report says so.
+      allow_noncausal: take layers whose outputs depend on later tokens at evaluation, by the router
+        or by who is dropped; the loss of a language model is then too low, and the report says so.
     """
 
     model: Transformer
@@ -103,6 +104,7 @@ class Experiment:
         for router in self.model.routers:
             own = router == self.model.sparse.router
             self._check_router("model.moe.router" if own else "model.layout.router_there", router)
+        self.check_drops(devices=1)
         return self
 
     def check_text(self, dataset) -> None:
@@ -115,6 +117,22 @@ class Experiment:
                 f"{self.epochs(one_pass)}; take fewer steps, a longer data.source, or set "
                 f"train.max_epochs={math.ceil(self.tokens / one_pass)}"
             )
+
+    def check_drops(self, devices: int) -> None:
+        """Raises Mistake, one line, where later tokens decide what is dropped of earlier ones.
+
+        devices: that share the experts, whose exchanges may have too little room.
+        """
+        if self.allow_noncausal or self.model.causal(self.tokens_per_call, devices):
+            return
+        name = type(self.model.sparse.dispatch).__name__
+        spread = f" with experts on {devices} devices" if devices > 1 else ""
+        raise Mistake(
+            f"model.moe.dispatch={name}: a later token can take an earlier one's place{spread}, so "
+            "the loss of a language model is too low; take model.moe.dispatch.priority=token_major "
+            "where there is one, what drops nothing (ragged, auto, overflow=exact) or set "
+            "allow_noncausal=true"
+        )
 
     def check_labels(self, dataset) -> None:
         """Raises Mistake, one line, when routers expect other labels than the text has.

@@ -16,9 +16,12 @@ from moe.registry import Mistake, entry, load, no_such
 
 _SCALARS = {bool: "true or false", int: "an int", float: "a number", str: "a text"}
 _NUMBERS = {int: numbers.Integral, float: numbers.Real}
-_LOOKS = re.compile(r"^ *(log_every|eval_every|max_epochs)=.*\n", re.MULTILINE)
+_LOOKS = re.compile(r"^ *(log_every|eval_every|max_epochs|allow_noncausal)=.*\n", re.MULTILINE)
 # Younger fields, at the value that says what was before them.
-_LATER = re.compile(r"^ *(gate_norm=False|loss_weight=1\.0),\n", re.MULTILINE)
+_LATER = re.compile(
+    r"^ *(gate_norm=False|loss_weight=1\.0|priority=ChoiceMajor\(\)|eval_capacity_factor=None),\n",
+    re.MULTILINE,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ HOMES = {
     "layout": "moe.routers",
     "dispatch": "moe.dispatch",
     "overflow": "moe.dispatch",
+    "priority": "moe.dispatch",
     "kernel": "moe.kernels",
     "layer": "moe.model",
     "experts": "moe.experts",

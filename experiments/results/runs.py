@@ -21,7 +21,6 @@ class Point:
     tokens: int
     nats: float | None
     learning_rate: float | None = None
-    held_out_tokens: int = 0  # of an evaluation; older lines do not say
 
 
 @dataclass(frozen=True)
@@ -140,8 +139,7 @@ def _metrics(directory: Path, path: Path, problems: list[str]) -> tuple[dict, di
 def _point(line: dict) -> Point:
     """The loss without auxiliary terms where it is given; older lines have the whole loss alone."""
     nats = line.get("val_loss", line.get("nats", line.get("loss")))
-    held_out = line.get("held_out_tokens", 0)
-    return Point(int(line["tokens"]), nats, line.get("learning_rate"), held_out)
+    return Point(int(line["tokens"]), nats, line.get("learning_rate"))
 
 
 def _comparable(runs: list[Run], problems: list[str]) -> list[Run]:

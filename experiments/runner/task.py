@@ -108,7 +108,7 @@ def _result(task: Task, experiment: Any, dataset: Any, trained: Any) -> Result:
         flops_by_part=cost.flops_by_part,
         tokens=experiment.train.steps * tokens_per_step,
         steps=experiment.train.steps,
-        router=evaluation.router(experiment.model),
+        router=evaluation.router(experiment),
         hash=_hash_report(experiment.model, trained, dataset.corpus),
         baselines=ngram.baselines(dataset),
         timing={

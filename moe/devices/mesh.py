@@ -77,6 +77,10 @@ def obstacle(mesh: Mesh, experiment: Any) -> str | None:
         over = math.prod(getattr(mesh, axis) for axis in TABLE[letter])
         if size % over:
             return f"{what} must be divisible by {' * '.join(TABLE[letter])}={over}"
+    try:
+        experiment.check_drops(mesh.expert)
+    except Mistake as error:
+        return str(error)
     return None
 
 

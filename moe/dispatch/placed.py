@@ -36,6 +36,14 @@ class Placed(Dispatch):
         """Copies experts in turn; its state expert_P says so."""
         return hold(self.dispatch.hold(params, E), jnp.arange(self.replicas) % E)
 
+    def causal(self, K, T, E, devices):
+        """As the dispatcher within, whose experts are the copies."""
+        return self.dispatch.causal(K, T, self.replicas, devices)
+
+    def with_capacity(self, factor):
+        """With that factor for the dispatcher within."""
+        return dataclasses.replace(self, dispatch=self.dispatch.with_capacity(factor))
+
     def copies(self, E):
         """The places, which devices share."""
         del E

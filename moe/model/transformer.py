@@ -161,6 +161,14 @@ class Transformer(nn.Module):
             tuple(moes[:p]) for p in range(1, N + 1) if N % p == 0 and moes == moes[:p] * (N // p)
         )
 
+    def causal(self, tokens: int, devices: int = 1) -> bool:
+        """Whether at evaluation no logit depends on later tokens; see `MoE.causal`."""
+        return all(moe is None or moe.causal(tokens, devices) for moe in self.moes)
+
+    def causal_in_training(self, tokens: int, devices: int = 1) -> bool:
+        """The same of training."""
+        return all(moe is None or moe.causal_in_training(tokens, devices) for moe in self.moes)
+
     @nn.compact
     def __call__(
         self, tokens: Tokens, rng: jax.Array | None = None

@@ -39,7 +39,7 @@ class BatchPriority(TopK):
     fixed_choices: ClassVar[bool] = False
 
     def __call__(self, params, x_TD, id_T, E, rng):
-        """Routes x_TD into Slots; what finds no slot is dropped here."""
+        """Routes x_TD into Slots; what finds no slot is dropped here, and told by asked_TE."""
         routing, logits_TE = self.route(params, x_TD, id_T, rng)
         plan = cast(Choices, routing.plan)
         score_TK = take(self.score(logits_TE), plan.expert_TK)
@@ -49,7 +49,12 @@ class BatchPriority(TopK):
         slots = fill(plan, order_T, E, C)
         kept = jnp.sum(slots.token_EC < x_TD.shape[0]) / plan.expert_TK.size
         metrics = {**routing.metrics, "kept": kept}
-        return dataclasses.replace(routing, plan=slots, metrics=metrics)
+        asked_TE = plan.assigned_TE(x_TD.shape[0], E)
+        return dataclasses.replace(routing, plan=slots, metrics=metrics, asked_TE=asked_TE)
+
+    def with_capacity(self, factor):
+        """With that factor."""
+        return dataclasses.replace(self, capacity_factor=factor)
 
     def choices(self, E, T):
         """At most k, and as many as there are slots for."""

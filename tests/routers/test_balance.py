@@ -13,6 +13,7 @@ from moe.routers.expert_choice import ExpertChoice
 from moe.routers.guided import Labelled, Supervised
 from moe.routers.kmeans import KMeans
 from moe.routers.parts.losses import Adaptive, Losses
+from moe.routers.parts.rules import Proportional
 from moe.routers.relu import ReLURouter
 from moe.routers.sinkhorn import Sinkhorn, normalise
 from moe.routers.soft import Soft
@@ -85,6 +86,13 @@ def test_base_counts_are_even_whatever_happens():
     np.testing.assert_array_equal(np.bincount(cut_short, minlength=E), T // E)
     plan = Base()(params_of(Base()), skewed(), NO_IDS, E, jax.random.key(0)).plan
     np.testing.assert_array_equal(load(plan), T // E)
+
+
+def test_base_is_as_exact_for_small_logits():
+    # A power of two scales every number of the auction exactly: the assignment cannot move.
+    score_TE = jax.random.normal(jax.random.key(2), (T, E)) + jnp.arange(E)[None]
+    one, small = (balanced_assignment(score_TE * s, 0.01, 5000) for s in (1.0, 2.0**-27))
+    np.testing.assert_array_equal(one, small)
 
 
 def test_soft_slots_and_tokens_are_convex_mixtures():
@@ -186,3 +194,15 @@ def test_adaptive_weight_follows_the_load():
         params = router.update(params, jnp.array(load_E), {})
         weights.append(float(router.loss_weight(params)))
     np.testing.assert_allclose(weights, np.exp([0.5, 1.0, 0.5, 0.5]), rtol=1e-6)
+
+
+def test_fewer_assignments_than_experts_are_counted_as_they_are():
+    # One assignment of four experts: mean 1/4, violation 1 / (1/4) - 1 = 3, so the weight rises;
+    # none at all says nothing.
+    adaptive = Adaptive(rate=0.5, low=0.1, high=0.5)
+    np.testing.assert_allclose(adaptive.update(jnp.zeros(()), jnp.array([1.0, 0, 0, 0])), 0.5)
+    np.testing.assert_allclose(adaptive.update(jnp.ones(()), jnp.zeros(4)), 1)
+    # Two of four experts' mean 1/2: shortages (1/2 - 2) / (1/2) = -3 and (1/2 - 0) / (1/2) = 1.
+    shortage_E = Proportional()(jnp.array([2.0, 0, 0, 0]))
+    np.testing.assert_allclose(shortage_E, [-3, 1, 1, 1])
+    np.testing.assert_array_equal(Proportional()(jnp.zeros(4)), jnp.zeros(4))

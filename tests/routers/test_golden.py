@@ -235,8 +235,8 @@ def kept(C):
     """What each token gets of each expert when an expert has C slots."""
     dispatch = Einsum(capacity_factor=C * E / (T * K), group_size=0)
     assert capacity(dispatch.capacity_factor, T, K, E) == C
-    masks, dropped_K = dispatch.masks(route(TopK(k=K)).plan, T, E)
-    return masks.combine_TEC.sum(axis=2), dropped_K
+    masks, dropped_TK = dispatch.masks(route(TopK(k=K)).plan, T, E)
+    return masks.combine_TEC.sum(axis=2), dropped_TK.sum(axis=0)
 
 
 def test_drops_with_three_slots():

@@ -15,6 +15,7 @@ from moe.routers.parts.gates import ScoreGate
 from moe.routers.stability import Frozen
 from moe.routers.top_k import TopK
 from tests.contracts import routers
+from tests.contracts.order import declared_ranks
 from tests.contracts.routers import CONTRACT, registered
 
 ROUTERS = registered()
@@ -35,7 +36,7 @@ def each():
 @pytest.mark.parametrize("name", list(each()))
 def test_router_keeps_the_contract(name):
     """All of it in one test, since compiling is most of the time."""
-    for promise in CONTRACT:
+    for promise in (*CONTRACT, declared_ranks):
         try:
             promise(ROUTERS[name])
         except AssertionError as error:
@@ -116,6 +117,17 @@ def test_a_wrong_declaration_is_found(lie, promise):
     promise(TopK())
     with pytest.raises(AssertionError):
         promise(Liar(lie=lie))
+
+
+def test_wrong_ranks_are_found():
+    @dataclasses.dataclass(frozen=True)
+    class Unranked(TopK):
+        def ranks(self, E):
+            return 1
+
+    declared_ranks(TopK())
+    with pytest.raises(AssertionError):
+        declared_ranks(Unranked())
 
 
 def test_a_gate_without_gradient_is_found():

@@ -21,8 +21,8 @@ class Adaptive:
     """Raises the load-balance weight while the load is too uneven, lowers it while it is even.
 
     log weight += rate * (1[violation > high] - 1[violation < low]), once per optimizer step;
-    violation is max_e load_e / mean load - 1. A control of our own with the form that AXLearn's
-    adaptive loss has.
+    violation is max_e load_e / mean load - 1; without any load the weight rests. A control of our
+    own with the form that AXLearn's adaptive loss has.
 
     Attributes:
       rate: change of the logarithm in one step.
@@ -35,8 +35,9 @@ class Adaptive:
 
     def update(self, log_weight: jax.Array, load_E: jax.Array) -> jax.Array:
         """The logarithm of the factor for the next step."""
-        violation = load_E.max() / jnp.maximum(load_E.mean(), 1) - 1
-        up, down = violation > self.high, violation < self.low
+        mean = load_E.mean()
+        violation = load_E.max() / jnp.where(mean > 0, mean, 1) - 1
+        up, down = violation > self.high, (violation < self.low) & (mean > 0)
         return log_weight + self.rate * (up.astype(jnp.float32) - down.astype(jnp.float32))
 
 
