@@ -1,9 +1,12 @@
 """The size of an MoE layer's output at step 0, beside that of a dense layer."""
 
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 
 from moe.params import Params, with_state
+from moe.plan import Choices, Slots
 from moe.routers.contract import Router
 
 TOKENS = 1024  # that the factor is measured on; its error is some per cent
@@ -19,6 +22,6 @@ def init(router: Router, key: jax.Array, D: int, E: int, V: int) -> Params:
     params = router.init(router_key, D, E, V)
     x_TD = jax.random.normal(x_key, (TOKENS, D))
     id_T = jax.random.randint(id_key, (TOKENS,), 0, V)
-    weight_TE = router(params, x_TD, id_T, E, None).plan.weight_TE(TOKENS, E)
-    square = jnp.square(weight_TE).sum(axis=1).mean()
+    plan = cast(Choices | Slots, router(params, x_TD, id_T, E, None).plan)  # `MoE.check` sees to it
+    square = jnp.square(plan.weight_TE(TOKENS, E)).sum(axis=1).mean()
     return with_state({}, scale=jax.lax.rsqrt(jnp.maximum(square, 1e-12)))
