@@ -26,6 +26,8 @@ CHIP_BYTES = {  # high-bandwidth memory of a chip, from Google's documentation o
         "tpu7x": 192,
     }.items()
 }
+# The two cores of a v4 chip are one device, as jax finds them on a real one; of v5p libtpu knows.
+_AS_ONE_DEVICE = {"v4": {"chip_config_name": "megacore"}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +82,9 @@ def slice_devices(target: str) -> list[Any]:
         os.environ.setdefault(key, value)
     jax.config.update("jax_platforms", "cpu")
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=target).devices
+        return topologies.get_topology_desc(
+            platform="tpu", topology_name=target, **_AS_ONE_DEVICE.get(name, {})
+        ).devices
     except Exception as error:  # of a type that differs between versions
         reason = words(error)
         raise Mistake(f"--compile-for={target}: libtpu knows no such slice: {reason}") from error

@@ -97,6 +97,7 @@ def show(*words):
         ),
         ("top2", [], {"all-gather", "reduce-scatter"}),
         ("top2", ["model.moe.dispatch=all_to_all"], {"all-to-all"}),
+        ("top2", ["model.moe.dispatch=auto", "model.moe.dispatch.room=1"], {"ragged-all-to-all"}),
     ],
 )
 def test_a_step_compiles_for_a_slice_that_is_not_there(arm, fields, kinds):
