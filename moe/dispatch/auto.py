@@ -60,6 +60,10 @@ class Auto(Dispatch):
         """Computes y_TD of this device's tokens with the chosen dispatcher."""
         return self._chosen(plan).exchange(plan, x_TD, pool, size)
 
+    def rows(self, T, K, size):
+        """Those of the chosen dispatcher."""
+        return self.choose(K, sharding.platform()).dispatch.rows(T, K, size)
+
     def _chosen(self, plan) -> Dispatch:
         K = plan.expert_TK.shape[1] if isinstance(plan, Choices) else 0
         choice = self.choose(K, sharding.platform())

@@ -53,6 +53,10 @@ class Limited(Parallel):
     capacity_factor: Annotated[float, Above(0)] = 2.0
     overflow: Overflow = Drop()
 
+    def rows(self, T, K, size):
+        """The room."""
+        return min(size, self.capacity_factor) * T * K if size > 1 else T * K
+
     def answer(
         self, left_TK: jax.Array, plan: Choices, x_TD: jax.Array, pool: Pool, size: int
     ) -> tuple[jax.Array, jax.Array]:

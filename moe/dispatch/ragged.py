@@ -72,6 +72,10 @@ class Ragged(Dispatch):
         no_drops_K = jnp.zeros_like(stats.dropped_K)
         return y_TD, Stats(load(plan, pool.E), no_drops_K, stats.slots_used)
 
+    def rows(self, T, K, size):
+        """All choices of the tokens of all devices, since all of them may be of its experts."""
+        return size * T * K
+
     def check(self, path, tokens):
         """Raises Mistake for impossible tiles."""
         del tokens
