@@ -12,6 +12,7 @@ from typing import Any
 
 from moe.cost import account, compiled
 from moe.devices.mesh import Mesh, in_use
+from moe.environment import wrong_libtpu
 from moe.experiment import Experiment
 from moe.files import words
 from moe.registry import Mistake, no_such
@@ -69,7 +70,10 @@ def slice_devices(target: str) -> list[Any]:
     if not re.fullmatch(r"[1-9][0-9]{0,3}(x[1-9][0-9]{0,3}){1,2}", shape, re.ASCII):
         raise Mistake(f"--compile-for={target}: must be a TPU and a shape, as in v5e:4x4")
     if importlib.util.find_spec("libtpu") is None:
-        raise Mistake(f"--compile-for={target}: needs libtpu; pip install -r requirements-tpu.txt")
+        raise Mistake(f"--compile-for={target}: needs libtpu; make install WITH=tpu")
+    wrong = wrong_libtpu()
+    if wrong:
+        raise Mistake(f"--compile-for={target}: {wrong}")
     import jax
     from jax.experimental import topologies
 
