@@ -50,7 +50,7 @@ MAY = {
     "moe.checkpoint": GROUND | {"moe.devices"},
     "moe.convert": GROUND | {"moe.routers", "moe.model", "moe.experiment"},
     "moe.analysis": GROUND | {"moe.data", "moe.model", "moe.experiment"},
-    "moe.cost": GROUND | {"moe.routers", "moe.model", "moe.experiment"},
+    "moe.cost": GROUND | {"moe.devices", "moe.routers", "moe.model", "moe.experiment"},
     "moe.decode": GROUND | {"moe.dispatch", "moe.model", "moe.experiment"},
     "moe.training": GROUND
     | {"moe.data", "moe.devices", "moe.routers", "moe.model", "moe.experiment"}

@@ -1,5 +1,6 @@
 """`run`: trains, or resumes, the arms of a study, then writes their report."""
 
+import sys
 from collections.abc import Sequence
 
 from absl import flags as absl_flags
@@ -10,6 +11,7 @@ from experiments.command.flags import Given
 from experiments.runner.request import WHOLE_NUMBERS, Request
 from experiments.select import parse_name
 from moe.devices import processes
+from moe.environment import wrong_libtpu
 from moe.registry import Mistake
 
 absl_flags.DEFINE_list("seeds", None, "these seeds instead of the study's own")
@@ -29,6 +31,9 @@ absl_flags.DEFINE_integer("process_id", None, "which of them this one is, from 0
 def act(words: Sequence[str], given: Given) -> None:
     """Joins the other processes, if there are any, trains, and writes the report."""
     asked = request(words[0], given)
+    wrong = wrong_libtpu()
+    if wrong:
+        print(f"warning: {wrong}", file=sys.stderr)
     if given.coordinator is not None:
         processes.join(given.coordinator, given.num_processes, given.process_id)
     from experiments.runner import run

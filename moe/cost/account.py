@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and bytes of an experiment by formula.
+"""Parameters and FLOPs of an experiment by formula.
 
 A multiply-add is two FLOPs; only matrix products count, as often as the forward pass of training
 computes them and whatever their factors are: `Router.products` counts those of frozen weights too,
@@ -28,7 +28,6 @@ class Account:
       params_by_part: total parameters by part.
       flops_by_part: forward matrix-product FLOPs per token; "dispatch" is not in the sum.
       flops_per_token: their sum without "dispatch".
-      memory_bytes: estimates for training; activations for one microbatch.
     """
 
     params_total: int
@@ -36,7 +35,6 @@ class Account:
     params_by_part: dict[str, int]
     flops_by_part: dict[str, float]
     flops_per_token: float
-    memory_bytes: dict[str, int]
 
 
 def params_by_part(model: Transformer, tokens: int | None = None) -> dict[str, int]:
@@ -148,35 +146,10 @@ def account(experiment: Experiment) -> Account:
     model, length = experiment.model, experiment.data.sequence_length
     tokens = experiment.tokens_per_call
     total, active = params_by_part(model), params_by_part(model, tokens)
-    learned = sum(total.values())
     return Account(
-        params_total=learned,
+        params_total=sum(total.values()),
         params_active=sum(active.values()),
         params_by_part=total,
         flops_by_part=flops_by_part(model, length, tokens),
         flops_per_token=flops_per_token(model, length, tokens),
-        memory_bytes={
-            "parameters": 4 * learned,
-            "gradients": 4 * learned,
-            "optimizer": 8 * learned,
-            "activations": _activation_bytes(experiment),
-        },
     )
-
-
-def _activation_bytes(experiment: Experiment) -> int:
-    """What the backward pass keeps of one microbatch, without fusion and remat: an estimate."""
-    model, a = experiment.model, experiment.model.attention
-    D, L, sparse = model.model_width, experiment.data.sequence_length, len(model.moe_layers)
-    size = 2 if model.dtype == "bfloat16" else 4
-    heads = (2 * a.num_heads + 2 * a.num_kv_heads) * a.head_width
-    attention = 3 * D + 2 * heads + 2 * a.num_heads * L
-    dense = 2 * D + (model.ffn.matrices + 1) * model.ffn.width
-    per_token = model.num_layers * attention + (model.num_layers - sparse) * dense
-    if model.moe is not None:
-        experts, shared = model.moe.experts, model.moe.shared
-        routed = 2 * D + (experts.matrices + 1) * experts.width
-        per_token += sparse * 2 * D + sum(served(model, experiment.tokens_per_call)) * routed
-        if shared is not None:
-            per_token += sparse * (2 * D + (shared.ffn.matrices + 1) * shared.ffn.width)
-    return round(experiment.tokens_per_call * (size * per_token + 2 * 4 * model.vocab_size))

@@ -95,6 +95,14 @@ class Dispatch(Protocol):
         del size
         return self(plan, x_TD, elsewhere(pool))
 
+    def rows(self, T: int, K: float, size: int) -> float:
+        """Rows of experts that one of `size` devices which share them has room for.
+
+        As many as its own T tokens have choices, unless said otherwise.
+        """
+        del size
+        return T * K
+
     def overhead(self, T: int, K: float, E: int, D: int) -> float:
         """Matrix-product FLOPs per token that move tokens, forward, T tokens in all.
 
@@ -132,6 +140,11 @@ class Grouped(Dispatch):
     def groups(self, T):
         """Splits T tokens into groups of group_size, or of all T where T is smaller."""
         return max(1, T // self.group_size) if self.group_size else 1
+
+    def rows(self, T, K, size):
+        """The slots of all experts; those of its own experts are as many."""
+        del size
+        return self.capacity_factor * T * K
 
     def sizes(self, path, tokens):
         """The groups, which stay whole."""

@@ -61,6 +61,10 @@ class Limited(Parallel):
         """With that factor."""
         return dataclasses.replace(self, capacity_factor=factor)
 
+    def rows(self, T, K, size):
+        """The room."""
+        return min(size, self.capacity_factor) * T * K if size > 1 else T * K
+
     def answer(
         self, left_TK: jax.Array, plan: Choices, x_TD: jax.Array, pool: Pool, size: int
     ) -> tuple[jax.Array, jax.Array]:

@@ -84,6 +84,10 @@ class Placed(Dispatch):
         placed = jnp.where(made, copy_TK, expert_P.shape[0]).astype(jnp.int32)
         return Choices(placed, plan.gate_TK)
 
+    def rows(self, T, K, size):
+        """Those of the dispatcher within."""
+        return self.dispatch.rows(T, K, size)
+
     def overhead(self, T, K, E, D):
         """Moves tokens as the dispatcher within does."""
         return self.dispatch.overhead(T, K, E, D)

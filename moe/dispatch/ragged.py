@@ -72,6 +72,10 @@ class Ragged(Dispatch):
         none_TK = jnp.zeros_like(plan.gate_TK, jnp.float32)
         return y_TD, Stats(load(plan, pool.E), none_TK, stats.slots_used)
 
+    def rows(self, T, K, size):
+        """All choices of the tokens of all devices, since all of them may be of its experts."""
+        return size * T * K
+
     def check(self, path, tokens):
         """Raises Mistake for impossible tiles."""
         del tokens

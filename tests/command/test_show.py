@@ -74,7 +74,11 @@ MISTAKES = {  # what is wrong: the words, and the line that must come back
         "data.tokenizer=bite: no such value; did you mean 'bytes'? (valid: bpe, bytes)",
     ),
     "a part by value": (f"show {STUDY}/top2 --set train=9", "train=9: has fields; set one of its"),
-    "mesh to show": (f"show {STUDY} --mesh=data:2", "--mesh=data:2: show takes it beside"),
+    "mesh of what is there": (f"show {STUDY} --mesh=auto", "--mesh=auto: show knows no devices"),
+    "mesh that does not divide": (
+        f"show {STUDY}/top2 --mesh=expert:3",
+        "--mesh=expert:3: train.batch=8 must be divisible by data * fsdp * expert=3; nearest ",
+    ),
     "slice of no TPU": (f"show {STUDY} --compile-for=v9:2", "--compile-for=v9:2: no such TPU"),
     "source of no kind": (
         f"show {STUDY}/top2 --set data.source=lm1b",
