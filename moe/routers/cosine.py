@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.fields import AtLeast
-from moe.routers.parts.ranking import product
+from moe.routers.parts.ranking import product, unit
 from moe.routers.top_k import TopK
 
 
@@ -51,11 +51,5 @@ class Cosine(TopK):
     def compare(self, params, x_TD, rng):
         """The cosines over the temperature."""
         low_TA = product(x_TD, params["w_DA"])
-        temperature = jnp.exp(jnp.maximum(params["log_temperature"], jnp.log(0.01)))
-        cos_TE = product(_unit(low_TA, 1), _unit(self.weights(params, rng), 0))
-        return cos_TE / temperature
-
-
-def _unit(vector: jax.Array, axis: int) -> jax.Array:
-    square = jnp.sum(jnp.square(vector), axis=axis, keepdims=True)
-    return vector * jax.lax.rsqrt(jnp.maximum(square, 1e-12))
+        inverse = jnp.exp(-jnp.maximum(params["log_temperature"], jnp.log(0.01)))
+        return product(unit(low_TA, 1), unit(self.weights(params, rng), 0)) * inverse

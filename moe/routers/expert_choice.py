@@ -14,7 +14,7 @@ from moe.fields import Above, AtLeast
 from moe.plan import Slots, capacity
 from moe.routers.contract import Router, Routing
 from moe.routers.parts.losses import Losses
-from moe.routers.parts.ranking import init_matrix, product
+from moe.routers.parts.ranking import init_matrix, product, take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +46,11 @@ class ExpertChoice(Router):
         T = x_TD.shape[0]
         logits_TE = product(x_TD, params["w_DE"])
         probability_TE = jax.nn.softmax(logits_TE)
-        gate_EC, token_EC = jax.lax.top_k(probability_TE.T, capacity(self.capacity_factor, T, 1, E))
-        plan = Slots(token_EC.astype(jnp.int32), gate_EC)
+        C = capacity(self.capacity_factor, T, 1, E)
+        # By logarithms, which differ where probabilities are 0 in float32.
+        log_TE = jax.lax.stop_gradient(jax.nn.log_softmax(logits_TE))
+        token_EC = jax.lax.top_k(log_TE.T, C)[1].astype(jnp.int32)
+        plan = Slots(token_EC, take(probability_TE.T, token_EC))
         assigned_TE = plan.assigned_TE(T, E)
         terms = self.losses.terms(logits_TE, probability_TE, assigned_TE, None, params["w_DE"])
         served_T = jax.lax.stop_gradient(assigned_TE).sum(axis=1) > 0

@@ -39,10 +39,9 @@ class GShard(TopK):
         plan = Choices(expert_TK, jnp.where(keep_TK, plan.gate_TK, 0))
         return dataclasses.replace(routing, plan=plan)
 
-    def counted(self, params, probability_TE, plan):
+    def counted(self, logits, plan):
         """First choices alone."""
-        del params
-        return jax.nn.one_hot(plan.expert_TK[:, 0], probability_TE.shape[1])
+        return jax.nn.one_hot(plan.expert_TK[:, 0], logits.clean_TE.shape[1])
 
     def check(self, path, num_experts):
         """Raises Mistake unless k = 2, beside what top_k checks."""

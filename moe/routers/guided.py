@@ -28,10 +28,12 @@ class GuidedLosses(Losses):
     guidance: Annotated[float, AtLeast(0)] = 0.1
 
     def __call__(self, sums, tokens):
-        """Adds the guidance loss."""
+        """Adds the guidance loss, unless it weighs nothing."""
         losses, metrics = super().__call__(sums, tokens)
         guidance = sums["guidance_T"] / tokens
-        return {**losses, "guidance": self.guidance * guidance}, {**metrics, "guidance": guidance}
+        if self.guidance:
+            losses = {**losses, "guidance": self.guidance * guidance}
+        return losses, {**metrics, "guidance": guidance}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Labelled(TopK):
         """The best k of the label's own experts; id_T are labels."""
         del rng
         own_TE = owned(id_T, logits.clean_TE.shape[1], self.labels)
-        preference_TE = self.preference(params, self.score(logits.noisy_TE))
+        preference_TE = self.preference(params, logits.noisy_TE)
         return choose(jnp.where(own_TE, preference_TE, -jnp.inf), self.k)
 
     def check(self, path, num_experts):

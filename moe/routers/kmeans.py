@@ -14,7 +14,7 @@ from moe.fields import Within
 from moe.params import state, with_state
 from moe.plan import Choices
 from moe.routers.contract import Router, Routing, check_choices
-from moe.routers.parts.ranking import choose
+from moe.routers.parts.ranking import choose, unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +34,12 @@ class KMeans(Router):
     def init(self, key, D, E, V):
         """Makes state.centroid_ED, unit vectors."""
         del V
-        return with_state({}, centroid_ED=_unit(jax.random.normal(key, (E, D))))
+        return with_state({}, centroid_ED=unit(jax.random.normal(key, (E, D)), axis=1))
 
     def __call__(self, params, x_TD, id_T, E, rng):
         """Routes x_TD; stats hold the sum of the unit vectors that each centroid got."""
         del id_T, rng
-        unit_TD = jax.lax.stop_gradient(_unit(x_TD.astype(jnp.float32)))
+        unit_TD = jax.lax.stop_gradient(unit(x_TD.astype(jnp.float32), axis=1))
         centroid_ED = state(params)["centroid_ED"]
         cos_TE = jnp.einsum("TD,ED->TE", unit_TD, centroid_ED, precision="highest")
         expert_TK = choose(cos_TE, self.k)
@@ -51,7 +51,7 @@ class KMeans(Router):
         """Moves each centroid towards the mean of its tokens; one without tokens stays."""
         centroid_ED = state(params)["centroid_ED"]
         mean_ED = stats["sum"] / jnp.maximum(load_E, 1)[:, None]
-        moved_ED = _unit(self.decay * centroid_ED + (1 - self.decay) * mean_ED)
+        moved_ED = unit(self.decay * centroid_ED + (1 - self.decay) * mean_ED, axis=1)
         kept = (load_E == 0)[:, None]
         return with_state(params, centroid_ED=jnp.where(kept, centroid_ED, moved_ED))
 
@@ -72,7 +72,3 @@ class KMeans(Router):
     def check(self, path, num_experts):
         """Raises Mistake for impossible k."""
         check_choices(path, self.k, num_experts)
-
-
-def _unit(vector: jax.Array) -> jax.Array:
-    return vector / jnp.maximum(jnp.linalg.norm(vector, axis=-1, keepdims=True), 1e-12)

@@ -14,7 +14,7 @@ from moe.fields import AtLeast
 from moe.params import state, with_state
 from moe.plan import Choices
 from moe.routers.parts.losses import UNWEIGHTED, Losses
-from moe.routers.parts.ranking import choose
+from moe.routers.parts.ranking import choose, choose_by_both
 from moe.routers.parts.rules import Rule, Sign
 from moe.routers.parts.scores import Score, Sigmoid
 from moe.routers.top_k import TopK
@@ -49,15 +49,25 @@ class LossFree(TopK):
         params = super().init(key, D, E, V)
         return with_state(params, bias_E=jnp.zeros(E), step=jnp.zeros((), jnp.int32))
 
-    def preference(self, params, score_TE):
+    def preference(self, params, logits_TE):
         """score + bias."""
-        return score_TE + state(params)["bias_E"][None]
+        return self.score(logits_TE) + state(params)["bias_E"][None]
 
-    def counted(self, params, probability_TE, plan):
+    def pair(self, best_R2):
+        """Their sum."""
+        return best_R2.sum(axis=-1)
+
+    def assign(self, params, logits, id_T, rng):
+        """The k best; logits decide where sums are equal, as where float32 has the score 1 or 0."""
+        del id_T, rng
+        preference_TE = self.in_groups(self.preference(params, logits.noisy_TE))
+        return choose_by_both(preference_TE, logits.noisy_TE, self.k)
+
+    def counted(self, logits, plan):
         """The k best scores where a loss weighs them, else the choices that were made."""
         if self.losses.load_balance:
-            plan = Choices(choose(probability_TE, self.k), plan.gate_TK)
-        return super().counted(params, probability_TE, plan)
+            plan = Choices(choose(logits.clean_TE, self.k), plan.gate_TK)
+        return super().counted(logits, plan)
 
     def update(self, params, load_E, stats):
         """Moves the bias by one step of the rule."""

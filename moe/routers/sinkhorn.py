@@ -25,7 +25,8 @@ class Sinkhorn(TopK):
     Attributes:
       k, score: sigmoid gates at k = 1, as Megatron has them; take softmax for k > 1.
       losses: no balance loss: the plan balances.
-      tolerance: iterations end when column factors move by less, on average over experts.
+      tolerance: iterations end when the logarithms of the columns' factors move by less, on
+        average over experts.
       iterations: and after so many.
     """
 
@@ -41,7 +42,7 @@ class Sinkhorn(TopK):
         """The k largest entries of each row of the plan; plain top-k when rng is None."""
         if rng is None:
             return super().assign(params, logits, id_T, rng)
-        return choose(normalise(logits.noisy_TE, self.tolerance, self.iterations), self.k)
+        return choose(log_plan(logits.noisy_TE, self.tolerance, self.iterations), self.k)
 
     def check(self, path, num_experts):
         """Raises Mistake for groups of experts, beside what top_k checks."""
@@ -49,21 +50,24 @@ class Sinkhorn(TopK):
         self._refuse_groups(path, "sinkhorn balances all experts in training")
 
 
-def normalise(logits_TE: jax.Array, tolerance: float, iterations: int) -> jax.Array:
-    """The plan whose rows sum to 1/T and columns to 1/E, nearest to exp(logits); no gradient."""
+def log_plan(logits_TE: jax.Array, tolerance: float, iterations: int) -> jax.Array:
+    """The logarithm of the plan whose rows sum to 1/T and columns to 1/E, nearest to exp(logits).
+
+    Computed in logarithms, so that a term which a row or a column shares changes nothing, whatever
+    its size. Carries no gradient.
+    """
     T, E = logits_TE.shape
     logits_TE = jax.lax.stop_gradient(logits_TE)
-    cost_TE = jnp.exp(logits_TE - logits_TE.max(axis=1, keepdims=True))
 
     def body(state):
         i, _, column_E, _ = state
-        row_T = (1 / T) / (cost_TE @ column_E + 1e-8)
-        new_E = (1 / E) / (row_T @ cost_TE + 1e-8)
+        row_T = -jnp.log(T) - jax.nn.logsumexp(logits_TE + column_E[None], axis=1)
+        new_E = -jnp.log(E) - jax.nn.logsumexp(logits_TE + row_T[:, None], axis=0)
         return i + 1, row_T, new_E, jnp.abs(new_E - column_E).mean()
 
     def going(state):
         return (state[0] < iterations) & (state[3] > tolerance)
 
-    start = (0, jnp.ones(T), jnp.ones(E), jnp.float32(jnp.inf))
+    start = (0, jnp.zeros(T), jnp.zeros(E), jnp.float32(jnp.inf))
     _, row_T, column_E, _ = jax.lax.while_loop(going, body, start)
-    return row_T[:, None] * cost_TE * column_E[None]
+    return logits_TE + row_T[:, None] + column_E[None]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from moe.fields import AtLeast
 from moe.plan import Mix
 from moe.routers.contract import Router, Routing
+from moe.routers.parts.ranking import unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +44,8 @@ class Soft(Router):
     def __call__(self, params, x_TD, id_T, E, rng):
         """Routes x_TD: eq. 1-3, normalised as in section 2.3."""
         del id_T, rng
-        x_TD = x_TD.astype(jnp.float32)
-        x_TD = x_TD / jnp.maximum(jnp.linalg.norm(x_TD, axis=1, keepdims=True), 1e-6)
-        phi_DEC = params["phi_DEC"]
-        phi_DEC = phi_DEC / jnp.maximum(jnp.linalg.norm(phi_DEC, axis=0, keepdims=True), 1e-6)
+        x_TD = unit(x_TD.astype(jnp.float32), axis=1)
+        phi_DEC = unit(params["phi_DEC"], axis=0)
         logits_TEC = params["scale"] * jnp.einsum("TD,DEC->TEC", x_TD, phi_DEC, precision="highest")
         dispatch_TEC = jax.nn.softmax(logits_TEC, axis=0)
         combine_TEC = jax.nn.softmax(logits_TEC, axis=(1, 2))

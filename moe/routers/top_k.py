@@ -40,7 +40,7 @@ class TopK(Router):
       order: score all experts and then choose, or choose k logits and then score those alone.
       renormalize: divide the k gates by their sum. Never done at k = 1, where the gate would be
         the constant 1 and the router would get no gradient.
-      epsilon: added to that sum.
+      epsilon: added to that sum, in units of its largest score, so that low scores keep theirs.
       scale: factor of the gates, after renormalisation.
       groups: experts are cut into so many groups of neighbours (DeepSeek-V2, arXiv 2405.04434).
       groups_kept: groups that a token may choose from; all others are -inf.
@@ -94,17 +94,21 @@ class TopK(Router):
         noisy_TE = self.noise.perturb_logits(clean_TE, deviation_TE, logits_rng)
         return Logits(clean_TE, noisy_TE, deviation_TE)
 
-    def preference(self, params: Params, score_TE: jax.Array) -> jax.Array:
-        """What experts are chosen by: the scores, unless a rule shifts them."""
+    def preference(self, params: Params, logits_TE: jax.Array) -> jax.Array:
+        """What experts are chosen by: logits, with which all scores rise, unless a rule shifts."""
         del params
-        return score_TE
+        return logits_TE
+
+    def pair(self, best_R2: jax.Array) -> jax.Array:
+        """What ranks groups by the two best preferences in each: here the log of summed scores."""
+        return jax.nn.logsumexp(self.score.log(best_R2), axis=-1)
 
     def assign(
         self, params: Params, logits: Logits, id_T: jax.Array, rng: jax.Array | None
     ) -> jax.Array:
         """The experts (expert_TK) of each token; ties go to the lowest index."""
         del id_T, rng
-        return choose(self.in_groups(self.preference(params, self.score(logits.noisy_TE))), self.k)
+        return choose(self.in_groups(self.preference(params, logits.noisy_TE)), self.k)
 
     def __call__(self, params, x_TD, id_T, E, rng):
         """Routes x_TD."""
@@ -119,11 +123,11 @@ class TopK(Router):
         expert_TK = self.assign(params, logits, id_T, rng)
         weigh_TE = logits.noisy_TE if self.noise.weighs else logits.clean_TE
         plan = Choices(expert_TK, self.gates(weigh_TE, expert_TK))
-        probability_TE = self.score.probability(self.score(logits.clean_TE))
+        probability_TE = self.score.shares(logits.clean_TE)
         terms = self.losses.terms(
             logits.clean_TE,
             probability_TE,
-            self.counted(params, probability_TE, plan),
+            self.counted(logits, plan),
             chance(logits, self.k) if self.losses.load else None,
             self.weights(params, rng),
             self.loss_weight(params),
@@ -141,24 +145,25 @@ class TopK(Router):
             rank = grouped.max(axis=-1)
         else:
             rows = grouped.reshape(T * self.groups, E // self.groups)
-            rank = largest(rows, 2)[0].sum(axis=-1).reshape(T, self.groups)
+            rank = self.pair(largest(rows, 2)[0]).reshape(T, self.groups)
         kept = jax.nn.one_hot(choose(rank, self.groups_kept), self.groups, dtype=bool).any(axis=1)
         return jnp.where(kept[:, :, None], grouped, -jnp.inf).reshape(T, E)
 
     def gates(self, logits_TE: jax.Array, expert_TK: jax.Array) -> jax.Array:
         """gate_TK of the chosen experts from their logits."""
-        if self.order == "choose_first":
+        if self.renormalize and self.k > 1:
+            gate_TK = self.score.shares(take(logits_TE, expert_TK))
+            if self.epsilon:  # share / (1 + epsilon * largest) = score / (sum + epsilon * best)
+                gate_TK /= 1 + self.epsilon * gate_TK.max(axis=1, keepdims=True)
+        elif self.order == "choose_first":
             gate_TK = self.score(take(logits_TE, expert_TK))
         else:
             gate_TK = take(self.score(logits_TE), expert_TK)
-        if self.renormalize and self.k > 1:
-            gate_TK = gate_TK / (gate_TK.sum(axis=1, keepdims=True) + self.epsilon)
         return gate_TK * self.scale
 
-    def counted(self, params: Params, probability_TE: jax.Array, plan: Choices) -> jax.Array:
+    def counted(self, logits: Logits, plan: Choices) -> jax.Array:
         """The assignments that the load-balance loss counts."""
-        del params
-        return plan.assigned_TE(*probability_TE.shape)
+        return plan.assigned_TE(*logits.clean_TE.shape)
 
     def loss_weight(self, params: Params) -> jax.Array | float:
         """Factor of the load-balance loss."""

@@ -15,7 +15,7 @@ from moe.routers.kmeans import KMeans
 from moe.routers.parts.losses import Adaptive, Losses
 from moe.routers.parts.rules import Proportional
 from moe.routers.relu import ReLURouter
-from moe.routers.sinkhorn import Sinkhorn, normalise
+from moe.routers.sinkhorn import Sinkhorn, log_plan
 from moe.routers.soft import Soft
 from moe.routers.top_k import TopK
 from tests.fakes.routed import NO_IDS, D, E, T, load, params_of, skewed, violation
@@ -61,7 +61,7 @@ def test_sinkhorn_balances_in_training_and_is_greedy_after():
     np.testing.assert_array_equal(
         greedy.expert_TK, TopK(k=1)(params, x_TD, NO_IDS, E, None).plan.expert_TK
     )
-    plan_TE = normalise(x_TD @ params["w_DE"], 1e-6, 1000)
+    plan_TE = jnp.exp(log_plan(x_TD @ params["w_DE"], 1e-6, 1000))
     np.testing.assert_allclose(plan_TE.sum(axis=1), 1 / T, rtol=1e-3)
     np.testing.assert_allclose(plan_TE.sum(axis=0), 1 / E, rtol=1e-3)
 

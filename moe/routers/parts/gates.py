@@ -78,7 +78,7 @@ class ScoreGate(Gate):
 
     def __call__(self, params, x_TD, expert_TK):
         """Scores all experts and takes the hashed ones."""
-        gate_TK = take(self.score(product(x_TD, params["w_DE"])), expert_TK)
+        logits_TE = product(x_TD, params["w_DE"])
         if expert_TK.shape[1] > 1:
-            gate_TK = gate_TK / (gate_TK.sum(axis=1, keepdims=True) + 1e-20)
-        return gate_TK * self.scale
+            return self.score.shares(take(logits_TE, expert_TK)) * self.scale
+        return take(self.score(logits_TE), expert_TK) * self.scale

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.fields import AtLeast
+from moe.routers.parts.ranking import unit
 
 Terms = dict[str, jax.Array]
 
@@ -103,11 +104,18 @@ class Losses:
         return found
 
     def __call__(self, sums: Terms, tokens: int) -> tuple[Terms, Terms]:
-        """Weighted losses, and metrics, of terms that were summed over `tokens` tokens."""
+        """Weighted losses, and metrics, of terms that were summed over `tokens` tokens.
+
+        A loss of weight 0 is left out: 0 times a number that is not finite is none either.
+        """
         balance = load_balance(sums["count_TE"], sums["probability_TE"], tokens)
         z = sums["z_T"] / tokens
         weight = jax.lax.stop_gradient(sums["weight_T"] / tokens)
-        losses = {"load_balance": self.load_balance * weight * balance, "z_loss": self.z_loss * z}
+        losses = {}
+        if self.load_balance:
+            losses["load_balance"] = self.load_balance * weight * balance
+        if self.z_loss:
+            losses["z_loss"] = self.z_loss * z
         if self.importance:
             losses["importance"] = self.importance * cv_squared(sums["probability_TE"])
         if self.load:
@@ -153,11 +161,12 @@ def load_balance(
 def cv_squared(sum_E: jax.Array) -> jax.Array:
     """Squared coefficient of variation over experts: population variance over squared mean."""
     mean = sum_E.mean()
-    return jnp.mean(jnp.square(sum_E - mean)) / jnp.maximum(jnp.square(mean), 1e-20)
+    ratio_E = jnp.where(mean > 0, sum_E, 0) / jnp.where(mean > 0, mean, 1)
+    return jnp.mean(jnp.square(ratio_E - ratio_E.mean()))
 
 
 def overlap(w_DE: jax.Array) -> jax.Array:
     """Half the mean of |cos(w_i, w_j) - 1[i = j]| over all pairs of columns."""
-    unit_DE = w_DE / jnp.maximum(jnp.linalg.norm(w_DE, axis=0, keepdims=True), 1e-12)
+    unit_DE = unit(w_DE, axis=0)
     cos_EE = jnp.einsum("DE,DO->EO", unit_DE, unit_DE)
     return 0.5 * jnp.mean(jnp.abs(cos_EE - jnp.eye(w_DE.shape[1])))

@@ -21,6 +21,17 @@ def choose(preference_TE: jax.Array, k: int) -> jax.Array:
     return largest(jax.lax.stop_gradient(preference_TE), k)[1].astype(jnp.int32)
 
 
+def choose_by_both(first_TE: jax.Array, then_TE: jax.Array, k: int) -> jax.Array:
+    """`choose` by `first_TE` where it differs, and by `then_TE` where it ties."""
+    first_TE, then_TE = map(jax.lax.stop_gradient, (first_TE, then_TE))
+    least_T1 = largest(first_TE, k)[0][:, -1:]
+    tied_TE = jnp.where(first_TE == least_T1, then_TE, -jnp.inf)
+    expert_TK = choose(jnp.where(first_TE > least_T1, jnp.inf, tied_TE), k)
+    for value_TE in (then_TE, first_TE) if k > 1 else ():  # stable, so the last one rules
+        expert_TK = take(expert_TK, choose(take(value_TE, expert_TK), k))
+    return expert_TK
+
+
 def largest(value_TE: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """The k largest of each row and their places, ties to the lowest place.
 
@@ -39,3 +50,15 @@ def largest(value_TE: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 def take(value_TE: jax.Array, expert_TK: jax.Array) -> jax.Array:
     """value_TK[t, k] = value_TE[t, expert_TK[t, k]]."""
     return jnp.take_along_axis(value_TE, expert_TK, axis=1)
+
+
+def unit(vector: jax.Array, axis: int) -> jax.Array:
+    """Vectors of norm 1 along an axis, at any scale; those shorter than 1e-18 are 0, without slope.
+
+    The derivative is 1 / norm, and the square of 1e18 is still finite where gradients are clipped.
+    """
+    size = jax.lax.stop_gradient(jnp.max(jnp.abs(vector), axis=axis, keepdims=True))
+    there = size >= 1e-18
+    scaled = jnp.where(there, vector, 0) / jnp.where(there, size, 1)
+    square = jnp.sum(jnp.square(scaled), axis=axis, keepdims=True)  # in [1, length]
+    return scaled * jax.lax.rsqrt(jnp.where(there, square, 1))
