@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated
 
-from moe.data.data import Data
+from moe.data.data import SEED, Data
 from moe.fields import AtLeast, check_fields
 from moe.model.transformer import Transformer
 from moe.optimizer.adamw import Optimizer
@@ -55,7 +55,7 @@ class Experiment:
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
     train: Train = Train()
-    seed: Annotated[int, AtLeast(0)] = 0
+    seed: SEED = 0
     allow_noncausal: bool = False
 
     @property

@@ -5,6 +5,7 @@ over the full square of positions. tests/cost/test_cost.py checks the formulas a
 """
 
 import dataclasses
+import functools
 
 import jax
 
@@ -68,6 +69,7 @@ def served(model: Transformer, tokens: int) -> list[float]:
     return [router.choices(moe.routed_experts, tokens) * share for router in model.routers]
 
 
+@functools.cache  # of one router in thousands of layers
 def _size(init, *sizes: int) -> int:
     """Learned parameters that `init` makes; FLOPs count each of them once per token."""
     if init is None:
