@@ -273,8 +273,9 @@ def _read_scalar(annotation, text: str):
             raise ValueError(text)
         return text.lower() == "true"
     value = annotation(text)
-    if annotation is float and math.isnan(value):
-        raise ValueError(text)  # never equal to itself: no static argument of jit
+    small = not value and set(text.lower().partition("e")[0]) & set("123456789")
+    if annotation is float and (math.isnan(value) or small):
+        raise ValueError(text)  # never equal to itself: no static argument of jit; or 0 unasked
     return value
 
 

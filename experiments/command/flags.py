@@ -86,5 +86,6 @@ def described(taken: Sequence[str]) -> list[str]:
         value = "PATH=VALUE" if name == "set" else name.upper()
         default = flag.default_as_str.strip("'") if flag.default not in (None, []) else ""
         says = flag.help.split("\n")[0].rstrip(";")  # absl appends lines of its own
+        says = re.sub(r"^<[^>]*>: ", "", says)  # and begins with the values of an enum
         rows[f"--{name}={value}"] = says + f" [{default}]" * bool(default)
     return aligned(rows)

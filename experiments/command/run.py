@@ -22,7 +22,7 @@ absl_flags.DEFINE_integer(
 absl_flags.DEFINE_string("profile", None, "first and last step of a profile, as 10:12")
 absl_flags.DEFINE_string("wandb", None, "the Weights & Biases project that gets the metrics")
 absl_flags.DEFINE_enum(
-    "memory", "check", MEMORY, "ignore: train what by formula does not fit the memory"
+    "memory", "check", MEMORY, "what cannot fit by formula: check refuses it, ignore tries"
 )
 absl_flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of several, or auto")
 absl_flags.DEFINE_integer("num_processes", None, "how many train together")
@@ -88,19 +88,8 @@ COMMAND = Command(
     words="STUDY[/ARM]",
     act=act,
     flags=(
-        *(
-            "size",
-            "arms",
-            "seeds",
-            "set",
-            "workdir",
-            "checkpoints",
-            "jobs",
-            "profile",
-            "wandb",
-            "memory",
-        ),
-        *("mesh", "coordinator", "num_processes", "process_id"),
+        *("size", "arms", "seeds", "set", "workdir", "checkpoints", "jobs", "profile", "wandb"),
+        *("memory", "mesh", "coordinator", "num_processes", "process_id"),
     ),
     examples=(
         "dense_topk_hash --workdir=runs/first --seeds=0,1",

@@ -90,6 +90,10 @@ class Result:
         for key in _OBJECTS:
             if not isinstance(content.get(key, {}), dict):
                 raise Mistake(f"{key} is not an object")
+        losses = {"val_loss": content["val_loss"], **content["desk_loss"]}
+        for key, value in losses.items():
+            if value is not None and not isinstance(value, int | float):
+                raise Mistake(f"{key}={value!r} is neither a number nor null")
         known = {field.name for field in dataclasses.fields(cls)}
         found = {key: value for key, value in content.items() if key in known}
         router = found.get("router")

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable
 
 from experiments.results.declaration import Declaration
-from experiments.results.folder import ELSEWHERE, RESULT, Task
+from experiments.results.folder import ELSEWHERE, METRICS, RESULT, Task
 from experiments.results.result import Result
 from experiments.runner import memory, together, workers
 from experiments.runner.request import Request
@@ -37,6 +37,7 @@ def run(request: Request, on_log: Callable[[str, int, dict], None] | None = None
     asked.joined(request.workdir)
     for task in tasks:
         for seed in task.seeds:
+            _places(task, seed)
             _same_experiment(task, seed)
             _same_checkpoints(task, seed)
             _whole_result(task, seed)
@@ -80,6 +81,17 @@ def _task(request: Request, arm: str) -> Task:
         request.wandb,
         request.checkpoints,
     )
+
+
+def _places(task: Task, seed: int) -> None:
+    """Raises Mistake where another kind of thing has the name of a folder or a file of the run."""
+    run = task.directory(seed)
+    for path in (run.parent, run, run / "checkpoints", run / "tensorboard"):
+        if os.path.lexists(path) and not path.is_dir():
+            raise Mistake(f"{path}: must be a folder; remove it")
+    for name in (METRICS, "experiment.txt", "tokenizer.json", RESULT):
+        if (run / name).exists() and not (run / name).is_file():
+            raise Mistake(f"{run / name}: must be a plain file; remove it")
 
 
 def _same_experiment(task: Task, seed: int) -> None:

@@ -5,7 +5,6 @@ section 3. The context ends at the first token of the window, as the model's doe
 With a shorter context the order is lower, and the highest order in use has raw counts.
 """
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -140,10 +139,10 @@ def baselines(dataset: "Dataset") -> dict:
     name = f"baselines-{data.sequence_length}-{data.held_out_windows}.json"
     path = dataset.tokens.folder / name
     try:
-        cached = json.loads(path.read_text())
+        cached = files.content(path)
         if cached["fingerprint"] == dataset.fingerprint:
             return cached["nats"]
-    except (OSError, ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         pass
     logging.info("data: counting n-grams")
     one_V = unigram(dataset.count_V)
@@ -155,7 +154,7 @@ def baselines(dataset: "Dataset") -> dict:
         rows[desk] = -np.log(one_V[batch.target_BL]), -np.log(five_BL)
     nats = _means(list(rows.values()))
     nats["by_desk"] = {desk: _means([pair]) for desk, pair in rows.items()}
-    files.write(path, json.dumps({"fingerprint": dataset.fingerprint, "nats": nats}).encode())
+    files.write(path, files.strict({"fingerprint": dataset.fingerprint, "nats": nats}))
     return nats
 
 

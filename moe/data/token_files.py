@@ -132,7 +132,7 @@ def _head(file: io.BufferedIOBase, count: int) -> None:
 def read(folder: Path) -> Tokens | None:
     """The tokens that `write` left there; None when they are not there or damaged."""
     try:
-        index = json.loads((folder / "index.json").read_text())
+        index = files.parsed((folder / "index.json").read_text("utf-8"))
         coder = _checked(folder / "tokenizer.json", index["tokenizer"], Path.read_bytes).decode()
         count_V = np.array(index["count"], np.int64)
         splits = {name: _read_split(folder, name, *row) for name, row in index["splits"].items()}

@@ -32,7 +32,8 @@ def join(coordinator: str, count: int | None, number: int | None) -> None:
             ) from error
         return
     host, _, port = coordinator.rpartition(":")
-    if not (host and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+    numbered = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
+    if host.split() != [host] or not numbered:
         raise Mistake(f"--coordinator={coordinator}: must be HOST:PORT of process 0, or auto")
     if count is None or number is None:
         missing = "num_processes" if count is None else "process_id"

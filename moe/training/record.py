@@ -43,7 +43,7 @@ class MetricsLog:
         self._profile = Profile(directory / "profile", watch.profile)
 
     def _drawn(self, path: pathlib.Path) -> str:
-        """The id of the run at Weights & Biases: of its folder, else of the copy, else a new one."""
+        """The id of the run at Weights & Biases: of its folder, else of the copy, else new."""
         if self._copy is None:
             return identity(path)
         with contextlib.suppress(FileNotFoundError):
