@@ -46,10 +46,9 @@ def main(argv: Sequence[str]) -> int:
         return 130
     except Exception as error:
         workdir = absl_flags.FLAGS["workdir"].value if absl_flags.FLAGS.is_parsed() else None
-        why = streams.lost() if isinstance(error, OSError) else None
-        if why is None and not is_mistake(error, workdir):
+        if not is_mistake(error, workdir):
             raise
-        streams.tell(f"error: {why or line(error, workdir)}")
+        streams.tell(f"error: {line(error, workdir)}")
         return 2
     return 0
 

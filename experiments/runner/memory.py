@@ -8,7 +8,7 @@ from experiments.results.folder import Task
 from moe import files
 from moe.registry import Mistake
 
-_CGROUP = pathlib.Path("/sys/fs/cgroup")
+_GROUPS = pathlib.Path("/sys/fs/cgroup")
 
 
 def check(tasks: Sequence[Task], count: int, devices: int) -> None:
@@ -70,7 +70,11 @@ def _of_device(device: Any) -> int | None:
 
 def free() -> int | None:
     """Bytes that this process may still take: of the machine, and of its control group."""
-    found = [_of_machine(), *_of_groups()]
+    try:
+        own = files.text("/proc/self/cgroup").strip().rpartition("::")[2].strip("/")
+    except files.Unreadable:
+        own = ""
+    found = [_of_machine(), *_of_groups(_GROUPS, own)]
     return min((count for count in found if count is not None), default=None)
 
 
@@ -84,14 +88,10 @@ def _of_machine() -> int | None:
     return 1024 * (int(kib["MemAvailable"]) + int(kib.get("SwapFree", 0)))
 
 
-def _of_groups(root: pathlib.Path = _CGROUP) -> list[int]:
-    """What each control group (version 2) above this process leaves."""
-    try:
-        own = files.text("/proc/self/cgroup").strip().rpartition("::")[2].strip("/")
-    except files.Unreadable:
-        return []
+def _of_groups(root: pathlib.Path, own: str) -> list[int]:
+    """What each control group (version 2) leaves, from the process's own up to the root."""
     found = []
-    for folder in [root / own, *(root / own).parents]:
+    for folder in [root / own, *(root / own).parents][: len(pathlib.Path(own).parts) + 1]:
         try:
             limit, used = (files.text(folder / f"memory.{of}") for of in ("max", "current"))
             rows = dict(line.split() for line in files.text(folder / "memory.stat").splitlines())

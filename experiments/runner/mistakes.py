@@ -35,7 +35,7 @@ def is_mistake(error: BaseException, workdir: object = None) -> bool:
 def line(error: BaseException, workdir: object = None) -> str:
     """The error in one line; a full disk is told with its folder, which the system leaves out."""
     if _out_of_memory(error):
-        text = f"out of memory: {words(error)[:300] or 'the system gave none'}{_MEMORY}"
+        text = f"out of memory: {words(error)[:300].rstrip('.') or 'the system gave none'}{_MEMORY}"
         return printable(text + "; what is saved is kept, and the same command resumes")
     if not isinstance(error, OSError) or isinstance(error, Failed) or error.strerror is None:
         return printable(words(error))
