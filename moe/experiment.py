@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Annotated
 
-from moe.data.data import Data
+from moe.data.data import SEED, Data
 from moe.fields import Above, AtLeast, check_fields
 from moe.model.transformer import Transformer
 from moe.optimizer.adamw import Optimizer
@@ -67,7 +67,7 @@ class Experiment:
     data: Data = Data()
     optimizer: Optimizer = Optimizer()
     train: Train = Train()
-    seed: Annotated[int, AtLeast(0)] = 0
+    seed: SEED = 0
     allow_noncausal: bool = False
 
     @property

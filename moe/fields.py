@@ -30,6 +30,7 @@ class AtLeast:
 
     low: float
     note: str = ""
+    sign: typing.ClassVar[str] = ">="
 
     def allows(self, value) -> bool:
         """Whether the value is in the range."""
@@ -38,22 +39,16 @@ class AtLeast:
     def rule(self, kind: type) -> str:
         """What stands after "must be"."""
         note = f" ({self.note})" if self.note else ""
-        return "a number " * (kind is float) + f">= {self.low:g}{note}"
+        return "a number " * (kind is float) + f"{self.sign} {self.low:g}{note}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Above:
+class Above(AtLeast):
     """Finite and more than `low`."""
 
-    low: float
+    sign = ">"
 
     def allows(self, value) -> bool:
-        """Whether the value is in the range."""
         return self.low < value < math.inf
-
-    def rule(self, kind: type) -> str:
-        """What stands after "must be"."""
-        return "a number " * (kind is float) + f"> {self.low:g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +89,7 @@ def check_fields(tree: typing.Any, path: str) -> None:
 
 
 def check_value(annotation: typing.Any, value: typing.Any, where: str) -> None:
-    """Raises Mistake, one line, unless an annotation allows the value."""
+    """Raises Mistake, one line, unless an annotation allows the value, and int32 or float32 do."""
     members = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
     members, optional = [m for m in members if m is not type(None)], type(None) in members
     if len(members) > 1 or (optional and value is None):
@@ -111,6 +106,13 @@ def check_value(annotation: typing.Any, value: typing.Any, where: str) -> None:
     for each in ranges:
         if not each.allows(value):
             raise Mistake(f"{where}={value}: must be {each.rule(kind)}{either}")
+    if kind is int and abs(value) >= 2**31 and not any(hasattr(each, "high") for each in ranges):
+        raise Mistake(f"{where}={value}: must be between -2**31 and 2**31")
+    if kind is float and 0 < abs(value) < math.inf and not 2.0**-126 <= abs(value) < 2.0**128:
+        raise Mistake(f"{where}={value}: must be 0 or in size a float32, from 2**-126 to 2**128")
+    if typing.get_origin(kind) is tuple and isinstance(value, tuple):
+        for item in value:
+            check_value(typing.get_args(kind)[0], item, where)
 
 
 class MissingField(Mistake):
@@ -227,13 +229,10 @@ def _read(annotation, text: str, where: str, optional: bool = False):
         return _read_tuple(arguments[0], text, where, optional)
     if annotation in _SCALARS:
         try:
-            value = _read_scalar(annotation, text.strip())
+            return _read_scalar(annotation, text.strip())
         except ValueError:
             wanted = _SCALARS[annotation] + (" or none" if optional else "")
             raise Mistake(f"{where}: must be {wanted}") from None
-        if annotation is int and abs(value) >= 2**31:  # no size of an array, no loop of JAX
-            raise Mistake(f"{where}: must be between -2**31 and 2**31")
-        return value
     if isinstance(getattr(annotation, "kind", None), str):
         return load(entry(annotation.kind, text, where, optional))
     if dataclasses.is_dataclass(annotation):
@@ -277,8 +276,9 @@ def _read_scalar(annotation, text: str):
             raise ValueError(text)
         return text.lower() == "true"
     value = annotation(text)
-    if annotation is float and math.isnan(value):
-        raise ValueError(text)  # never equal to itself: no static argument of jit
+    small = not value and set(text.lower().partition("e")[0]) & set("123456789")
+    if annotation is float and (math.isnan(value) or small):
+        raise ValueError(text)  # never equal to itself: no static argument of jit; or 0 unasked
     return value
 
 

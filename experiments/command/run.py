@@ -8,7 +8,7 @@ from absl import flags as absl_flags
 from experiments.command import report
 from experiments.command.contract import Command
 from experiments.command.flags import Given
-from experiments.runner.request import WHOLE_NUMBERS, Request
+from experiments.runner.request import MEMORY, SEEDS, Request, whole
 from experiments.select import parse_name
 from moe.devices import processes
 from moe.environment import wrong_libtpu
@@ -23,6 +23,9 @@ absl_flags.DEFINE_integer(
 )
 absl_flags.DEFINE_string("profile", None, "first and last step of a profile, as 10:12")
 absl_flags.DEFINE_string("wandb", None, "the Weights & Biases project that gets the metrics")
+absl_flags.DEFINE_enum(
+    "memory", "check", MEMORY, "what cannot fit by formula: check refuses it, ignore tries"
+)
 absl_flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of several, or auto")
 absl_flags.DEFINE_integer("num_processes", None, "how many train together")
 absl_flags.DEFINE_integer("process_id", None, "which of them this one is, from 0")
@@ -61,14 +64,16 @@ def request(name: str, given: Given) -> Request:
         profile=given.profile,
         wandb=given.wandb,
         checkpoints=given.checkpoints,
+        memory=given.memory,
     )
 
 
 def seeds(texts: Sequence[str]) -> tuple[int, ...]:
     """The numbers that the words are; raises Mistake for other words."""
-    if not all(text.isascii() and text.isdigit() for text in texts):
-        raise Mistake(f"--seeds={','.join(texts)}: {WHOLE_NUMBERS}")
-    return tuple(map(int, texts))
+    numbers = [whole(text) for text in texts]
+    if None in numbers:
+        raise Mistake(f"--seeds={','.join(texts)}: {SEEDS}")
+    return tuple(numbers)
 
 
 def _mesh(given: Given) -> str | None:
@@ -89,7 +94,7 @@ COMMAND = Command(
     act=act,
     flags=(
         *("size", "arms", "seeds", "set", "workdir", "checkpoints", "jobs", "profile", "wandb"),
-        *("mesh", "coordinator", "num_processes", "process_id"),
+        *("memory", "mesh", "coordinator", "num_processes", "process_id"),
     ),
     examples=(
         "dense_topk_hash --workdir=runs/first --seeds=0,1",

@@ -17,7 +17,7 @@ def run_task(
     """Runs the seeds of one arm one after the other, in this process.
 
     on_log gets (seed, row) for everything that `moe.training.loop.train` reports, and rows of kind
-    "diverged", "stopped" and "finished"; stop is that of `train`.
+    "begun", "diverged", "stopped" and "finished"; stop is that of `train`.
     """
     from moe.devices.processes import agreed, is_first
     from moe.training.loop import Stopped
@@ -30,6 +30,7 @@ def run_task(
     message = task.experiment.epochs(dataset.one_pass)
     on_log(todo[0], {"kind": "notice", "message": message})
     for seed in todo:
+        on_log(seed, {"kind": "begun"})
         try:
             run_one(task, seed, dataset, lambda row, seed=seed: on_log(seed, row), stop)
         except FloatingPointError as error:

@@ -145,7 +145,7 @@ def baselines(dataset: "Dataset") -> dict:
             return cached["nats"]
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         logging.warning("%s is damaged (%s) and is made again", path, files.words(error))
     logging.info("data: counting n-grams")
     one_V = unigram(dataset.count_V)

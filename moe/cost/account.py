@@ -8,6 +8,7 @@ HLO.
 """
 
 import dataclasses
+import functools
 
 import jax
 
@@ -76,6 +77,7 @@ def _group(moe: MoE, tokens: int) -> int:
     return max(1, tokens // moe.dispatch.groups(tokens))
 
 
+@functools.cache  # of one router in thousands of layers
 def _size(init, *sizes: int) -> int:
     """Learned parameters that `init` makes."""
     if init is None:

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from moe.data import labels
-from moe.data.data import Data
+from moe.data.data import SEED, Data
 from moe.data.prepare import prepare, root
 from moe.data.sources.documents import Document
 from moe.data.token_files import Split, Tokens
-from moe.fields import check_fields
+from moe.fields import check_fields, check_value
 from moe.registry import Mistake
 
 THREADS = 2  # that read ahead of the consumer
@@ -147,8 +147,7 @@ class Dataset:
         if key not in self._batches:
             import grain
 
-            if not 0 <= seed < 2**32:
-                raise Mistake(f"seed={seed}: must be in [0, 2**32)")
+            check_value(SEED, seed, "seed")
             if batch_size < 1:
                 raise Mistake(f"batch_size={batch_size}: must be >= 1")
             order = grain.MapDataset.range(self.windows).seed(seed).shuffle().repeat(None)

@@ -8,10 +8,8 @@ import contextlib
 import dataclasses
 import hashlib
 import io
-import json
 import math
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,12 +24,13 @@ from moe.data.data import Data
 from moe.data.sources import catalogue, desks, folder, packages
 from moe.data.sources.contract import Folder, Packages, SourceError, Text, Tfds, room
 from moe.data.sources.documents import Document
-from moe.files import hold
+from moe.files import content, hold, place, remove
 
 
 def root(data_dir: str | os.PathLike | None = None) -> Path:
     """The folder that holds everything: the argument, else $MOE_DATA_DIR, else ~/.cache/moe."""
-    path = Path(data_dir or os.environ.get("MOE_DATA_DIR") or "~/.cache/moe").expanduser()
+    named = os.fspath(data_dir or os.environ.get("MOE_DATA_DIR") or "~/.cache/moe")
+    path = place(named, f"data_dir={named}")
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -153,8 +152,8 @@ def _prepared(
 def _fingerprint(corpus: Path) -> str | None:
     """Of the prepared corpus; None when it is not there or not whole."""
     try:
-        return json.loads((corpus / "metadata.json").read_text())["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return content(corpus / "metadata.json")["fingerprint"]
+    except (ValueError, KeyError, TypeError):
         return None
 
 
@@ -163,7 +162,7 @@ def _prepare_corpus(root: Path, found: Sequence) -> None:
         from moe.data.sources.corpus import DeskCorpus
 
         for broken in [root / CORPUS, *(root / CORPUS.parent).glob("incomplete.*")]:
-            shutil.rmtree(broken, ignore_errors=True)
+            remove(broken)
         silence = io.StringIO()  # TFDS prints and draws bars
         with (
             tempfile.TemporaryDirectory() as downloads,
@@ -239,5 +238,5 @@ def _appearing(folder: Path) -> Iterator[Path]:
         whole = Path(temporary) / folder.name
         whole.mkdir()
         yield whole
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         os.rename(whole, folder)

@@ -61,7 +61,8 @@ def parse(text: str) -> Mesh:
             raise Mistake(f"--mesh={text}: {no_such('axis', axis, AXES)}")
         if axis in axes:
             raise Mistake(f"--mesh={text}: names {axis} twice")
-        if not (number.isascii() and number.isdigit() and 1 <= int(number[:9]) <= LARGEST):
+        short = number.isascii() and number.isdigit() and len(number) <= 9
+        if not short or not 1 <= int(number) <= LARGEST:
             raise Mistake(
                 f"--mesh={text}: {axis}:{number} must be a number of devices, as in {axis}:2"
             )

@@ -14,7 +14,7 @@ from moe.data.counts import Corpus
 from moe.devices import sharding
 from moe.experts.contract import Experts, apply_one
 from moe.experts.feed_forward import SwiGLU
-from moe.fields import AtLeast
+from moe.fields import AtLeast, Within
 from moe.model.attention import Attention
 from moe.model.depth import Reports, in_depth_order, map_routers
 from moe.model.flax_host import LaterFitted
@@ -123,7 +123,7 @@ class Transformer(nn.Module):
     """
 
     vocab_size: int = 2048
-    num_layers: Annotated[int, AtLeast(1)] = 4
+    num_layers: Annotated[int, Within(1, 4096)] = 4
     model_width: Annotated[int, AtLeast(1)] = 128
     attention: Attention = Attention()
     ffn: Experts = SwiGLU()

@@ -16,7 +16,7 @@ from typing import Any
 
 from moe.data.sources import contents, contract
 from moe.data.sources.contract import NAME, SourceError
-from moe.files import one_line
+from moe.files import content, one_line, place
 from moe.registry import no_such
 
 TEXTS = (("text",), ("title", "description"))  # the first of which a set has all features
@@ -47,7 +47,8 @@ class Prepared:
 
 def kept_in() -> Path:
     """Where TFDS keeps its data sets: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    named = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return place(named, f"TFDS_DATA_DIR={named}")
 
 
 def find(name: str) -> Prepared:
@@ -71,7 +72,7 @@ def find(name: str) -> Prepared:
         )
     path = versions[-1]
     try:
-        info = json.loads(path.read_text("utf-8"))
+        info = content(path)
         splits = {
             row["name"]: (sum(map(int, row["shardLengths"])), int(row["numBytes"]))
             for row in info["splits"]

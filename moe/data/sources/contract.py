@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moe import files
 from moe.registry import Mistake
 
 
@@ -81,7 +82,7 @@ def parse(text: str, where: str = "data.source") -> Packages | Folder | Tfds:
     if text == "packages":
         return Packages()
     if kind == "folder" and rest:
-        return Folder(Path(rest).expanduser())
+        return Folder(files.place(rest, f"{where}={text}"))
     names = tuple(rest.split("+"))
     if kind == "tfds" and all(NAME.fullmatch(name) for name in names):
         return Tfds(names)
