@@ -158,9 +158,8 @@ def expression(tree: typing.Any) -> str:
 def identity(text: str) -> str:
     """What makes an experiment itself, of the text that `expression` wrote: classes and fields.
 
-    Where a class lies is no part of it, so a file that moves orphans no run; nor is how often a
-    run is logged and evaluated, nor what it is allowed, which change nothing that it learns; nor a
-    field that older records lack, at the value that says what they did.
+    Not part of it: where a class lies; how often a run is logged and evaluated, what it is allowed;
+    fields that older records lack, at the value they had.
     """
     return _LATER.sub("", _LOOKS.sub("", text.partition("\n\n")[2] or text))
 
@@ -178,10 +177,9 @@ def _fields_of(node) -> list[dataclasses.Field]:
 def _replaced(node, names_on_path: list[str], depth: int, text: str):
     path, here = ".".join(names_on_path), ".".join(names_on_path[:depth])
     where, name = f"{path}={text}", names_on_path[depth]
-    if node is None:
-        raise MissingField(f"{where}: {here} is none and has no fields")
     if not _is_node(node):
-        raise MissingField(f"{where}: {here} is of type {type(node).__name__} and has no fields")
+        kind = "none" if node is None else f"of type {type(node).__name__}"
+        raise MissingField(f"{where}: {here} is {kind} and has no fields")
     known = {field.name: field for field in _fields_of(node)}
     if name not in known:
         raise MissingField(f"{where}: {no_such('field', name, known)}")
@@ -222,8 +220,7 @@ def _read(annotation, text: str, where: str, optional: bool = False):
     if origin is typing.Literal:
         values = {str(value): value for value in arguments}
         if text not in values:
-            choices = [*values, "none"] if optional else values
-            raise Mistake(f"{where}: {no_such('value', text, choices)}")
+            raise Mistake(f"{where}: {no_such('value', text, [*values, *['none'] * optional])}")
         return values[text]
     if origin is tuple and arguments[1:] == (Ellipsis,):
         return _read_tuple(arguments[0], text, where, optional)
@@ -231,8 +228,8 @@ def _read(annotation, text: str, where: str, optional: bool = False):
         try:
             return _read_scalar(annotation, text.strip())
         except ValueError:
-            wanted = _SCALARS[annotation] + (" or none" if optional else "")
-            raise Mistake(f"{where}: must be {wanted}") from None
+            rule = _SCALARS[annotation] + " or none" * optional
+            raise Mistake(f"{where}: must be {rule}") from None
     if isinstance(getattr(annotation, "kind", None), str):
         return load(entry(annotation.kind, text, where, optional))
     if dataclasses.is_dataclass(annotation):
@@ -243,10 +240,10 @@ def _read(annotation, text: str, where: str, optional: bool = False):
 
 
 def _read_union(annotation, text: str, where: str):
-    optional = type(None) in (members := typing.get_args(annotation))
+    members = [member for member in typing.get_args(annotation) if member is not type(None)]
+    optional = len(members) < len(typing.get_args(annotation))
     if optional and text.strip().lower() == "none":
         return None
-    members = [member for member in members if member is not type(None)]
     for member in members[:-1]:
         try:
             return _read(member, text, where, optional)

@@ -205,10 +205,9 @@ def unsealed(text: str) -> dict[str, Any]:
     try:
         record = parsed(text)
         seal = record.pop("seal")
-        whole = seal == _seal(record)
     except (ValueError, LookupError, TypeError, AttributeError):
-        whole = False
-    if not whole:
+        record, seal = {}, None
+    if seal != _seal(record):
         raise Mistake("its seal does not fit: a part of it was changed or lost")
     return record
 

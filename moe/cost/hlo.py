@@ -162,8 +162,7 @@ class Program:
         if end is None or end.opcode != "tuple":
             return None
         found = self._value(body, end.operands[place])
-        same = isinstance(found, Element) and found.place == place
-        return found.plus if same else None
+        return found.plus if isinstance(found, Element) and found.place == place else None
 
     def _value(
         self, computation: str, name: str, given: Callable[[int], Scalar] | None = None
@@ -188,7 +187,8 @@ class Program:
         if one.opcode in _FREE:
             return read(one.operands[0])
         if one.opcode in ("add", "subtract"):
-            return _sum(*map(read, one.operands), 1 if one.opcode == "add" else -1)
+            a, b = map(read, one.operands)
+            return _sum(a, b, 1 if one.opcode == "add" else -1)
         return None
 
 

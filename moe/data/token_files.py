@@ -81,6 +81,7 @@ def write(
     """
     files.write(folder / "tokenizer.json", coder.json.encode())
     held_out, left_out, digests = set(), [], {}
+    count_V = np.zeros(0, np.int64)  # of the split that comes last, which is training's
     for split in reversed(SPLITS):  # training leaves out what is held out
         chunks = (c for rows in text.splits[split] for c in limited(rows, limit))
         chunks = _apart(chunks, held_out, left_out if split == "train" else None)

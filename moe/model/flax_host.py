@@ -6,6 +6,7 @@ such routers without one.
 
 import jax
 from flax import linen, nnx
+from jax.core import Tracer
 
 from moe.data.counts import Corpus
 from moe.model.layer import Aux, MoE
@@ -57,7 +58,7 @@ class LaterFitted(LinenMoE):
 
 
 def _fitted(layer: MoE, params: Params, corpus: Corpus | None, key: jax.Array) -> Params:
-    unread = corpus is None or isinstance(key, jax.core.Tracer)  # `MoE.fit` refuses, or has no use
+    unread = corpus is None or isinstance(key, Tracer)  # `MoE.fit` refuses, or has no use
     seed = 0 if unread else int(jax.random.bits(named(key, "fit")))
     return layer.fit(params, corpus, seed)
 

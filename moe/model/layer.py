@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from moe.data.counts import Corpus
 from moe.devices import sharding
@@ -129,7 +130,7 @@ class MoE:
             )
         if corpus is None:
             return params
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(params["router"])):
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(params["router"])):
             raise Mistake(f"{name}: is fitted on the host; make its parameters outside of jit")
         router = self.router.fit(params["router"], self.routed_experts, corpus, seed)
         return {**params, "router": router}

@@ -79,7 +79,7 @@ class Evaluation:
         """Load per MoE layer and desk; None without experts."""
         model = experiment.model
         call = experiment.tokens_per_call, sharding.sizes().get(sharding.EXPERT, 1)
-        if self.load_YNE is None or model.moe is None:
+        if model.moe is None or self.load_YNE is None or self.dropped_N is None:
             return None
         load_NE = self.load_YNE.sum(axis=0)
         desk_load = load.fractions(self.load_YNE)
