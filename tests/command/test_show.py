@@ -44,7 +44,7 @@ MISTAKES = {  # what is wrong: the words, and the line that must come back
     "set without path": (f"show {STUDY}/top2 --set ==", "--set ==: must be PATH=VALUE, such as "),
     "unknown field": (
         f"show {STUDY}/top2 --set model.moe.ruoter=top_k",
-        "model.moe.ruoter=top_k: no such field; did you mean 'router'? (valid: dispatch, experts, ",
+        "model.moe.ruoter=top_k: no such field; did you mean 'router'? (valid: dispatch, eval_",
     ),
     "unknown field of all arms": (
         f"show {STUDY} --set train.stepz=3",
