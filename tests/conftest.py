@@ -18,12 +18,11 @@ if jax.__version_info__ < (0, 11):  # later ones know no such flag
     )
 
 # What one process compiled is there for those that tests start and for the other workers.
-STARTED_HERE = "MOE_TESTS_PROGRAMS" not in os.environ
+STARTED_HERE = "PYTEST_XDIST_WORKER" not in os.environ
 if STARTED_HERE:
-    os.environ["MOE_TESTS_PROGRAMS"] = tempfile.mkdtemp(prefix="programs-")
-PROGRAMS = os.environ["MOE_TESTS_PROGRAMS"]
-os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="programs-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+PROGRAMS = os.environ["JAX_COMPILATION_CACHE_DIR"]
 jax.config.update("jax_compilation_cache_dir", PROGRAMS)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 

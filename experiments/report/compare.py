@@ -180,10 +180,10 @@ def _compared(arms: Arms, declared: Declaration) -> dict[str, Arm]:
     All of them are one family: what is told of a study is corrected for all that it asks.
     """
     base = arms.get(declared.baseline)
-    asked: dict[tuple[str, str], tuple[str, str]] = {  # (arm, name of the comparison) -> the pair
+    asked: dict[tuple[str, str | None], tuple[str, str]] = {  # (arm, contrast) -> what it compares
         (one.arm, one.name): (one.arm, one.against) for one in declared.contrasts
     }
-    asked |= {(name, ""): (name, declared.baseline) for name in arms if name != declared.baseline}
+    asked |= {(name, None): (name, declared.baseline) for name in arms if name != declared.baseline}
     family = statistics.corrected(
         {
             key: _paired(arms[arm], arms[against])
@@ -193,7 +193,7 @@ def _compared(arms: Arms, declared: Declaration) -> dict[str, Arm]:
     )
     found = {}
     for name, arm in arms.items():
-        difference = family.get((name, ""))
+        difference = family.get((name, None))
         flops = (arm.flops_per_token, base and base.flops_per_token)
         found[name] = dataclasses.replace(
             arm,

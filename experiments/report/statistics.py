@@ -58,6 +58,7 @@ def paired(
         return None
     found = summary({seed: value_by_seed[seed] - base_by_seed[seed] for seed in shared})
     differences = list(found.by_seed.values())
+    p = t_test(differences)
     low, high = t_interval(differences) or (None, None)
     bootstrap_low, bootstrap_high = bootstrap_interval(differences) or (None, None)
     return Difference(
@@ -70,7 +71,7 @@ def paired(
         bootstrap_low=bootstrap_low,
         bootstrap_high=bootstrap_high,
         effect=found.mean / found.sd if found.sd else None,
-        p=(p := t_test(differences)),
+        p=p,
         p_holm=p,
         comparisons=int(p is not None),
         verdict=verdict(found.mean, p),

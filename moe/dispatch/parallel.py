@@ -16,7 +16,6 @@ from moe.devices import sharding
 from moe.devices.sharding import EXPERT, FSDP, TENSOR
 from moe.dispatch.contract import Dispatch, Stats
 from moe.experts.contract import Pool
-from moe.params import letters, map_named
 from moe.plan import Choices, Plan
 from moe.registry import Mistake
 
@@ -72,17 +71,9 @@ def serve(
 def _check_width(pool: Pool) -> None:
     """Outputs are summed over the tensor axis, so each device must hold a slice of the width."""
     parts = sharding.sizes().get(TENSOR, 1)
-
-    def check(name, leaf):
-        found = letters(name)
-        F = leaf.shape[found.index("F") - len(found)] if "F" in found else 0
-        if F % parts:
-            raise Mistake(
-                f"model.moe.experts.width={F}: must be divisible by the {parts} devices along "
-                "tensor"
-            )
-
-    map_named(check, pool.params)
+    for what, letter, size in pool.experts.sizes("model.moe.experts"):
+        if letter == "F" and size % parts:
+            raise Mistake(f"{what}: must be divisible by the {parts} devices along tensor")
 
 
 def _over_groups(function: Serve) -> Serve:

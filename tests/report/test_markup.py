@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments.report.page.markup import Drawing, table
+from experiments.report.page.markup import Html, table
 from experiments.report.report import report
 from experiments.report.report import table as terminal
 from experiments.text import printable
@@ -45,7 +45,7 @@ def test_a_name_that_looks_like_a_drawing_is_escaped(study):
     page = Page((study / "report.html").read_text())
     assert "<svg onload=x>" in page.text
     assert "onload" not in (study / "report.html").read_text().replace("&lt;svg onload", "")
-    cells = table("caption", ["a", "b", "c"], [["x", "<svg>", Drawing("<svg/>")]])
+    cells = table("caption", ["a", "b", "c"], [["x", "<svg>", Html("<svg/>")]])
     assert "<td>&lt;svg&gt;</td>" in cells and "<td><svg/></td>" in cells
 
 

@@ -1,6 +1,6 @@
 """The section of the page that says how sure each difference is: tests, ratios, every seed."""
 
-from experiments.report.page.markup import Drawing, bullets, table
+from experiments.report.page.markup import Html, bullets, table
 from experiments.results.record import Comparison, Difference
 from experiments.text import interval, number, probability
 
@@ -82,7 +82,7 @@ def _forest(one: Difference, reach: float) -> str:
     line = ""
     if one.low is not None:
         line = f'<line x1="{x(one.low)}" x2="{x(one.high)}" y1="8" y2="8" class="bar"/>'
-    return Drawing(
+    return Html(
         '<svg class="forest" viewBox="0 0 110 16" aria-hidden="true">'
         f'<line x1="55" x2="55" y1="0" y2="16" class="zero"/>{line}'
         f'<circle cx="{x(one.mean)}" cy="8" r="3"/></svg>'
