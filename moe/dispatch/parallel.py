@@ -7,6 +7,7 @@ does not depend on the mesh.
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,10 +58,11 @@ def serve(
         return y, Stats(load_E, stats.dropped_TK, jax.lax.pmean(stats.slots_used, axes))
 
     tokens = jax.P(axes)
+    of_stats: Any = jax.P(), tokens, jax.P()
     return jax.shard_map(
         body,
         in_specs=(tokens, tokens, sharding.specs(pool, without=(FSDP,))),
-        out_specs=(tokens, Stats(jax.P(), tokens, jax.P())),
+        out_specs=(tokens, Stats(*of_stats)),
     )(plan, x, pool)
 
 

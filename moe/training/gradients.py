@@ -72,8 +72,8 @@ def loss_fn(
         reports = _with_totals(experiment, reports, totals, batch.id_BL.size)
     losses, metrics = _means(reports.losses), _means(reports.metrics)
     loss = nats + sum(losses.values())
-    lost = (a.sum(axis=(1, 2)) for a in (reports.dropped_NBL, reports.unserved_NBL))
-    counts = reports.load_NE, *lost, reports.stats
+    dropped_N, unserved_N = reports.dropped_NBL.sum((1, 2)), reports.unserved_NBL.sum((1, 2))
+    counts = reports.load_NE, dropped_N, unserved_N, reports.stats
     return loss, Metrics(loss, nats, jnp.zeros(()), losses, metrics, *counts)
 
 
