@@ -60,11 +60,11 @@ def serve(
         return y, Stats(load_E, stats.dropped_TK, jax.lax.pmean(stats.slots_used, axes))
 
     tokens = jax.P(axes)
-    counted: list[Any] = [jax.P(), tokens, jax.P()]
+    of_stats: Any = jax.P(), tokens, jax.P()
     return jax.shard_map(
         body,
         in_specs=(tokens, tokens, sharding.specs(pool, without=(FSDP,))),
-        out_specs=(tokens, Stats(*counted)),
+        out_specs=(tokens, Stats(*of_stats)),
     )(plan, x, pool)
 
 

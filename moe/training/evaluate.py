@@ -79,8 +79,9 @@ class Evaluation:
         """Load per MoE layer and desk; None without experts."""
         model = experiment.model
         call = experiment.tokens_per_call, sharding.sizes().get(sharding.EXPERT, 1)
-        if model.moe is None or self.load_YNE is None or self.dropped_N is None:
+        if model.moe is None or self.load_YNE is None:
             return None
+        assert self.dropped_N is not None and self.unserved_N is not None  # as the load
         load_NE = self.load_YNE.sum(axis=0)
         desk_load = load.fractions(self.load_YNE)
         found = load.Load(load_NE, self.dropped_N, self.unserved_N / self.tokens_Y.sum())

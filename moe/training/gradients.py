@@ -72,7 +72,7 @@ def loss_fn(
         reports = _with_totals(experiment, reports, totals, batch.id_BL.size)
     losses, metrics = _means(reports.losses), _means(reports.metrics)
     loss = nats + sum(losses.values())
-    dropped_N, unserved_N = (a.sum((1, 2)) for a in (reports.dropped_NBL, reports.unserved_NBL))
+    dropped_N, unserved_N = reports.dropped_NBL.sum((1, 2)), reports.unserved_NBL.sum((1, 2))
     counts = reports.load_NE, dropped_N, unserved_N, reports.stats
     return loss, Metrics(loss, nats, jnp.zeros(()), losses, metrics, *counts)
 
