@@ -10,14 +10,32 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from launch.targets import FILE, TARGETS, Target
+from launch.cloud_tpu import QueuedTpu, TpuVm
+from launch.here import Gpus, Local
+from launch.kubernetes import ClusterToolkit, Gke
+from launch.slurm import Slurm
+from launch.targets import FILE, Target
+
+TARGETS = {
+    "tpu-vm": TpuVm,
+    "queued": QueuedTpu,
+    "gke": Gke,
+    "cluster-toolkit": ClusterToolkit,
+    "slurm": Slurm,
+    "gpus": Gpus,
+    "local": Local,
+}
 
 
 def usage() -> str:
     """What --help prints."""
     lines = [__doc__.strip(), "", "targets, and their fields:"]
     for name, target in TARGETS.items():
-        own = [f"--{f.name}={f.default}" for f in dataclasses.fields(target) if f.name != "python"]
+        own = [
+            f"--{f.name}={'...' if f.name in target.required else f.default}"
+            for f in dataclasses.fields(target)
+            if f.name != "python"
+        ]
         lines += [f"  {name:<16} {target.summary}", f"  {'':<16} {' '.join(own)}"]
     return "\n".join(lines)
 
@@ -40,7 +58,9 @@ def parse(argv: Sequence[str]) -> tuple[Target, bool, list[str]]:
             raise ValueError(f"{word}: {own[0]} knows --dry-run, --{', --'.join(known)}")
         else:
             values[name] = _typed(word, value, known[name])
-    return target(**values), dry, words
+    made = target(**values)
+    made.check()
+    return made, dry, words
 
 
 def _typed(word: str, value: str, kind: type):
