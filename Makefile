@@ -29,6 +29,9 @@ print(*(r.split(";")[0].strip() for r in requires("jax") if r.startswith("libtpu
 
 KNOWN  := $(patsubst requirements-%.txt,%,$(sort $(wildcard requirements-*.txt)))
 
+# Where the machine sets it, every process would compile all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # An environment that is there is updated and never cleared; one of another Python is refused.
 ASKED  := $(if $(filter-out file,$(origin PYTHON)),$(call number,$(PYTHON)),$(NUMBER))
 ifeq ($(NUMBER)$(THERE),)

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import shutil
+import tempfile
 
 import jax
 import pytest
@@ -14,6 +16,16 @@ if jax.__version_info__ < (0, 11):  # later ones know no such flag
     os.environ["XLA_FLAGS"] = (
         f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"  # a third quicker
     )
+
+# What one process compiled is there for those that tests start and for the other workers.
+STARTED_HERE = "MOE_TESTS_PROGRAMS" not in os.environ
+if STARTED_HERE:
+    os.environ["MOE_TESTS_PROGRAMS"] = tempfile.mkdtemp(prefix="programs-")
+PROGRAMS = os.environ["MOE_TESTS_PROGRAMS"]
+os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+jax.config.update("jax_compilation_cache_dir", PROGRAMS)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 MAPPED = pathlib.Path("/proc/self/maps")  # Linux lets a process have 65,530 lines here
 MOST_MAPPED = 20_000
@@ -33,6 +45,12 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+def pytest_unconfigure():
+    """Removes the programs where they were first asked for, after all workers."""
+    if STARTED_HERE:
+        shutil.rmtree(PROGRAMS, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)
