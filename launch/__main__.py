@@ -5,6 +5,7 @@ the files and commands, and does nothing.
 """
 
 import dataclasses
+import os
 import re
 import shlex
 import sys
@@ -95,4 +96,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BrokenPipeError:  # who read what is printed has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
