@@ -23,14 +23,14 @@ DEV    := $(VENV)/.dev-$(HASH)
 TPU    := $(VENV)/.tpu-$(HASH)
 PIP    := $(PY) -m pip install --quiet --no-compile --disable-pip-version-check $(addprefix -c ,$(PINS))
 
-# Where the machine sets it, every process would compile all that it imports anew.
-unexport PYTHONDONTWRITEBYTECODE
-
 # The compiler for TPUs that the JAX of the environment asks for, as "libtpu==0.0.42.*".
 ASKS   := from importlib.metadata import requires; \
 print(*(r.split(";")[0].strip() for r in requires("jax") if r.startswith("libtpu")))
 
 KNOWN  := $(patsubst requirements-%.txt,%,$(sort $(wildcard requirements-*.txt)))
+
+# Where the machine sets it, every process would compile all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # An environment that is there is updated and never cleared; one of another Python is refused.
 ASKED  := $(if $(filter-out file,$(origin PYTHON)),$(call number,$(PYTHON)),$(NUMBER))

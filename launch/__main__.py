@@ -5,19 +5,38 @@ the files and commands, and does nothing.
 """
 
 import dataclasses
+import os
 import re
 import shlex
 import sys
 from collections.abc import Sequence
 
-from launch.targets import FILE, TARGETS, Target
+from launch.cloud_tpu import QueuedTpu, TpuVm
+from launch.here import Gpus, Local
+from launch.kubernetes import ClusterToolkit, Gke
+from launch.slurm import Slurm
+from launch.targets import FILE, Target
+
+TARGETS = {
+    "tpu-vm": TpuVm,
+    "queued": QueuedTpu,
+    "gke": Gke,
+    "cluster-toolkit": ClusterToolkit,
+    "slurm": Slurm,
+    "gpus": Gpus,
+    "local": Local,
+}
 
 
 def usage() -> str:
     """What --help prints."""
     lines = [__doc__.strip(), "", "targets, and their fields:"]
     for name, target in TARGETS.items():
-        own = [f"--{f.name}={f.default}" for f in dataclasses.fields(target) if f.name != "python"]
+        own = [
+            f"--{f.name}={'...' if f.name in target.required else f.default}"
+            for f in dataclasses.fields(target)
+            if f.name != "python"
+        ]
         lines += [f"  {name:<16} {target.summary}", f"  {'':<16} {' '.join(own)}"]
     return "\n".join(lines)
 
@@ -40,7 +59,9 @@ def parse(argv: Sequence[str]) -> tuple[Target, bool, list[str]]:
             raise ValueError(f"{word}: {own[0]} knows --dry-run, --{', --'.join(known)}")
         else:
             values[name] = _typed(word, value, known[name])
-    return target(**values), dry, words
+    made = target(**values)
+    made.check()
+    return made, dry, words
 
 
 def _typed(word: str, value: str, kind: type):
@@ -75,4 +96,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BrokenPipeError:  # who read what is printed has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -66,8 +66,11 @@ def environment(data_fingerprint: str, mesh: str | None) -> dict[str, str | int 
 
 
 def _commit() -> str:
-    """Of the checkout that this file is in; installed, the version."""
+    """Of the checkout that this file is in; what a copy says of itself; installed, the version."""
     root = pathlib.Path(__file__).parents[1]
+    told = root / "COMMIT"  # beside a copy that `launch` made
+    if told.is_file():
+        return told.read_text("utf-8").strip() or "unknown"
     if not (root / "pyproject.toml").is_file():
         return f"version {moe.__version__}"
     command = ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]

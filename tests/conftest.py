@@ -38,18 +38,18 @@ def _programs_are_unloaded_before_linux_runs_out_of_maps():
         jax.clear_caches()
 
 
-def pytest_unconfigure():
-    """Removes the programs where they were first asked for, after all workers."""
-    if STARTED_HERE:
-        shutil.rmtree(PROGRAMS, ignore_errors=True)
-
-
 @pytest.fixture
 def optimised():
     """What is measured is the program that a run would get, unlike in other tests."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
+
+
+def pytest_unconfigure():
+    """Removes the programs where they were first asked for, after all workers."""
+    if STARTED_HERE:
+        shutil.rmtree(PROGRAMS, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,11 +10,11 @@ from experiments.runner.mistakes import is_mistake, line
 
 @contextlib.contextmanager
 def watching() -> Iterator[None]:
-    """Ends this process, with one line and exit code 2, when a collective finds nobody there.
+    """Ends this process, with one line and exit code 1, when a collective finds nobody there.
 
-    At once, since leaving in order would wait for the process that is gone. A process that waits
-    elsewhere, as in a save, is ended by JAX when heartbeats stay away
-    (`moe.devices.processes.PATIENCE_S`).
+    That is no mistake of this process: what starts crashed ones again starts it too. At once, since
+    leaving in order would wait for the process that is gone. A process that waits elsewhere, as in
+    a save, is ended by JAX when heartbeats stay away (`moe.devices.processes.PATIENCE_S`).
     """
     import jax
 
@@ -31,4 +31,4 @@ def watching() -> Iterator[None]:
             file=sys.stderr,
             flush=True,
         )
-        os._exit(2)
+        os._exit(1)

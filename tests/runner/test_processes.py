@@ -135,7 +135,8 @@ def test_when_a_process_dies_the_other_stops_in_time_and_says_why(tmp_path):
     second.communicate()
     # Its own line where a collective failed; JAX ends a process that waits for the dead one.
     lines = [line for line in text.splitlines() if line.startswith("error: ")]
-    assert first.returncode != 0 and len(lines) <= 1, text
+    # No mistake of its own, exit code 2, so that what starts crashed ones again starts it too.
+    assert first.returncode not in (0, 2) and len(lines) <= 1, text
     assert "resume" in "".join(lines) or "another task died" in text
 
 
