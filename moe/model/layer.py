@@ -18,7 +18,7 @@ from moe.experts.feed_forward import SwiGLU
 from moe.experts.null import NullExperts
 from moe.experts.shared import SharedExpert
 from moe.fields import AtLeast
-from moe.params import Params, Size
+from moe.params import Params, Size, traced
 from moe.plan import Plan, Tokens
 from moe.registry import Mistake
 from moe.routers.contract import Router
@@ -112,7 +112,7 @@ class MoE:
             )
         if corpus is None:
             return params
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(params["router"])):
+        if traced(params["router"]):
             raise Mistake(f"{name}: is fitted on the host; make its parameters outside of jit")
         router = self.router.fit(params["router"], self.routed_experts, corpus, seed)
         return {**params, "router": router}
