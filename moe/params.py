@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 Params = Any  # a nested dict of arrays
 STATE = "state"
@@ -88,6 +89,11 @@ def merge_state(learned: Params, fixed: Params) -> Params:
     """Undoes `split_state`."""
     flat = (flax.traverse_util.flatten_dict(p, keep_empty_nodes=True) for p in (learned, fixed))
     return flax.traverse_util.unflatten_dict({**next(flat), **next(flat)})
+
+
+def traced(tree: Any) -> bool:
+    """Whether the values are unknown, since a program is being made of what happens to them."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def named(key: jax.Array, use: str) -> jax.Array:

@@ -10,7 +10,7 @@ from jax.core import Tracer
 
 from moe.data.counts import Corpus
 from moe.model.layer import Aux, MoE
-from moe.params import Params, merge_state, named, split_state
+from moe.params import Params, merge_state, named, split_state, traced
 from moe.plan import Tokens
 
 
@@ -58,7 +58,7 @@ class LaterFitted(LinenMoE):
 
 
 def _fitted(layer: MoE, params: Params, corpus: Corpus | None, key: jax.Array) -> Params:
-    unread = corpus is None or isinstance(key, Tracer)  # `MoE.fit` refuses, or has no use
+    unread = corpus is None or traced(key)  # `MoE.fit` refuses, or has no use
     seed = 0 if unread else int(jax.random.bits(named(key, "fit")))
     return layer.fit(params, corpus, seed)
 

@@ -20,7 +20,7 @@ from moe.experts.null import NullExperts
 from moe.experts.shared import SharedExpert
 from moe.fields import Above, AtLeast
 from moe.model import gate_norm
-from moe.params import Params, Size, state
+from moe.params import Params, Size, state, traced
 from moe.plan import Plan, Tokens
 from moe.registry import Mistake
 from moe.routers.contract import Router
@@ -130,7 +130,7 @@ class MoE:
             )
         if corpus is None:
             return params
-        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(params["router"])):
+        if traced(params["router"]):
             raise Mistake(f"{name}: is fitted on the host; make its parameters outside of jit")
         router = self.router.fit(params["router"], self.routed_experts, corpus, seed)
         return {**params, "router": router}
