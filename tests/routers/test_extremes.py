@@ -95,7 +95,8 @@ def through(dispatch, router, dtype="float32"):
     """What is not finite in outputs, or in gradients that went through dispatcher and router."""
     found = swept(router, dtype=dtype)
     grads, outputs = serve(dispatch, found)
-    weight = [g[..., : own.shape[-1]] for g, own in zip(gates(grads[2]), gates(found.plan))]
+    pairs = zip(gates(grads[2]), gates(found.plan), strict=True)
+    weight = [gradient[..., : own.shape[-1]] for gradient, own in pairs]  # without what is widened
     back = swept(router, weight=weight, dtype=dtype).gradients
     made = {"outputs": outputs, "gradients": grads, "router": back}
     return [f"{dispatch}: {what} in case {case}" for what, case in not_finite(made)]
