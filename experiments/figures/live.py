@@ -21,28 +21,18 @@ class LiveCurves:
         self.every_s = every_s
         self.train: dict[tuple[str, int], Points] = defaultdict(list)
         self.held_out: dict[tuple[str, int], Points] = defaultdict(list)
-        self._last, self._display, self._most = 0.0, None, 0
+        self._last, self._display = 0.0, None
 
     def __call__(self, arm: str, seed: int, row: dict) -> None:
         """Takes one row of a run."""
         if row["kind"] == "train":
             self.train[arm, seed].append((row["tokens"], row["nats"]))
         elif row["kind"] == "eval":
-            self._hold(self.held_out[arm, seed], row)
+            self.held_out[arm, seed].append((row["tokens"], row["val_loss"]))
         else:
             return
         if time.monotonic() - self._last > self.every_s or row["kind"] == "eval":
             self.draw()
-
-    def _hold(self, points: Points, row: dict) -> None:
-        """Keeps evaluations of as much text as any before."""
-        much = row.get("held_out_tokens", 0)
-        if much >= self._most:
-            if much > self._most:
-                for found in self.held_out.values():
-                    found.clear()
-            self._most = much
-            points.append((row["tokens"], row["val_loss"]))
 
     def draw(self) -> None:
         """Draws into the same place of the notebook's output."""
