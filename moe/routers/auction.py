@@ -59,7 +59,6 @@ def balanced_assignment(score_TE: jax.Array, tolerance: float, iterations: int) 
         return jnp.zeros(T, jnp.int32)
     score_TE = jax.lax.stop_gradient(score_TE.astype(jnp.float32))
     C, spread = -(-T // E), jnp.maximum(score_TE.max() - score_TE.min(), 1e-6)
-    score_TE -= score_TE.max(axis=1, keepdims=True)  # shifts a token's logits, for rounding alone
     # Tokens that fill the last places do not care where they go.
     score_TE = jnp.pad(score_TE, ((0, E * C - T), (0, 0)))
     phases = max(1, math.ceil(math.log(1 / tolerance, 8)))
