@@ -1,6 +1,7 @@
 """Scores, gates, losses and plans where float32 ends, against arithmetic by hand."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +24,16 @@ RNG = jax.random.key(0)
 TWO = np.e / (np.e + 1)  # the share of the better of two scores whose ratio is e
 
 
-def routed(router, logits_TE, state=None, rng=None, id_T=None):
-    """Routes tokens that are their own logits: x = logits and w = 1."""
-    logits_TE = jnp.asarray(logits_TE, jnp.float32)
-    params = {"w_DE": jnp.eye(logits_TE.shape[1])} | ({"state": state} if state else {})
-    id_T = jnp.zeros(len(logits_TE), jnp.int32) if id_T is None else id_T
-    return router(params, logits_TE, id_T, logits_TE.shape[1], rng)
+def routed(router, logits_TE, state=None, rng=None):
+    """Routes tokens that are their own logits, x = logits and w = 1, with the key or label 1."""
+    return _routed(router, jnp.asarray(logits_TE, jnp.float32), state, rng)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _routed(router, logits_TE, state, rng):
+    T, E = logits_TE.shape
+    params = {"w_DE": jnp.eye(E)} | ({"state": state} if state else {})
+    return router(params, logits_TE, jnp.ones(T, jnp.int32), E, rng)
 
 
 def first_gate(router, **how):
@@ -37,7 +42,7 @@ def first_gate(router, **how):
     def gate(logits_E):
         return routed(router, logits_E[None], **how).plan.gate_TK[0, 0]
 
-    return jax.value_and_grad(gate)
+    return jax.jit(jax.value_and_grad(gate))
 
 
 def no_bias(E):
@@ -93,9 +98,8 @@ def test_groups_are_ranked_by_sums_too_small_for_float32():
 def test_epsilon_is_in_units_of_the_largest_score():
     # Scores of ratio 3 : 1 at any height: 3 / (4 + 2 * 3) and 1 / 10.
     router = TopK(score=Sigmoid(), epsilon=2.0)
-    for low in (-20.0, -60.0):
-        gate_TK = routed(router, [[low, low - np.log(3), low - 5]]).plan.gate_TK
-        np.testing.assert_allclose(gate_TK, [[0.3, 0.1]], rtol=1e-5)
+    gate_TK = routed(router, [[low, low - np.log(3), low - 5] for low in (-20, -60)]).plan.gate_TK
+    np.testing.assert_allclose(gate_TK, [[0.3, 0.1]] * 2, rtol=1e-5)
 
 
 @pytest.mark.parametrize("low", [-20.0, -50.0, -90.0])
@@ -108,7 +112,7 @@ def test_balance_with_sigmoid_scores_is_that_of_their_ratio(low):
         terms = routed(router, jnp.broadcast_to(logits_E, (4, 2))).terms
         return router.losses(jax.tree.map(lambda a: a.sum(axis=0), terms), 4)[0]["load_balance"]
 
-    value, slope_E = jax.value_and_grad(loss)(jnp.array([low, low - np.log(3)]))
+    value, slope_E = jax.jit(jax.value_and_grad(loss))(jnp.array([low, low - np.log(3)]))
     np.testing.assert_allclose(value, 1.5, rtol=1e-5)
     np.testing.assert_allclose(slope_E, [3 / 8, -3 / 8], rtol=1e-4)
 
@@ -116,7 +120,9 @@ def test_balance_with_sigmoid_scores_is_that_of_their_ratio(low):
 def test_sqrt_softplus_and_its_slope_far_below_zero():
     # softplus(z) is e^z there: the score is e^(z / 2), its slope half of that.
     score = SqrtSoftplus()
-    value_Z, slope_Z = jax.vmap(jax.value_and_grad(score))(jnp.array([-86.0, -88, -100, -1e3, 1e3]))
+    value_Z, slope_Z = jax.jit(jax.vmap(jax.value_and_grad(score)))(
+        jnp.array([-86.0, -88, -100, -1e3, 1e3])
+    )
     want_Z = np.exp([-43.0, -44, -50, -500, 0])
     want_Z[4] = np.sqrt(1e3)  # softplus(z) is z: sqrt(z), 1 / (2 sqrt(z))
     np.testing.assert_allclose(value_Z, want_Z, rtol=1e-5, atol=1e-37)
@@ -137,9 +143,10 @@ def test_forced_choices_share_the_gate_by_their_ratio(score):
     # Experts 1 and 2 are forced and 200 behind: scores of ratio e, or sqrt(e) under the root.
     want = np.sqrt(np.e) / (np.sqrt(np.e) + 1) if isinstance(score, SqrtSoftplus) else TWO
     logits_E = jnp.array([0.0, -200, -201, 0])
-    hashed = first_gate(Hash(k=2, gate=ScoreGate(score)), state={"expert_VK": jnp.array([[1, 2]])})
-    labels = Labelled(k=2, labels=2, score=score)
-    labelled = first_gate(labels, id_T=jnp.ones(1, jnp.int32))
+    hashed = first_gate(
+        Hash(k=2, gate=ScoreGate(score)), state={"expert_VK": jnp.array([[0, 3], [1, 2]])}
+    )
+    labelled = first_gate(Labelled(k=2, labels=2, score=score))
     found = hashed(logits_E), labelled(jnp.array([0.0, -200, 0, -201]))  # label 1 has experts 1, 3
     for value, slope_E in found:
         np.testing.assert_allclose(value, want, rtol=1e-5)
@@ -168,8 +175,6 @@ def test_sinkhorn_ignores_a_shift_of_a_column_and_of_a_row(shift):
     np.testing.assert_array_equal(moved.argmax(axis=1), plain.argmax(axis=1))
 
 
-
-
 def test_experts_choose_the_best_tokens_where_probabilities_are_0():
     # Expert 1 is 200 behind for all: e^-200 is 0 in float32, and its best token is the last.
     router = ExpertChoice(capacity_factor=0.5)
@@ -182,14 +187,15 @@ def test_unit_vectors_at_any_scale(scale):
     # (3, 4) has norm 5; the derivative of 3 / norm by 3 is (1 - 9/25) / norm.
     vector_D = scale * jnp.array([3.0, 4])
     np.testing.assert_allclose(ranking.unit(vector_D, 0), [0.6, 0.8], rtol=1e-6)
-    slope_D = jax.grad(lambda v: ranking.unit(v, 0)[0])(vector_D)
-    np.testing.assert_allclose(slope_D * scale, [16 / 125, -12 / 125], rtol=1e-5)
+    slope_DD = jax.jit(jax.jacobian(lambda v: ranking.unit(v, 0)))(vector_D)
+    np.testing.assert_allclose(slope_DD[0] * scale, [16 / 125, -12 / 125], rtol=1e-5)
 
 
 def test_a_zero_vector_has_no_direction_and_no_slope():
-    np.testing.assert_array_equal(jax.jacobian(lambda v: ranking.unit(v, 0))(jnp.zeros(2)), 0)
+    slope_DD = jax.jit(jax.jacobian(lambda v: ranking.unit(v, 0)))(jnp.zeros(2))
+    np.testing.assert_array_equal(slope_DD, 0)
     # Columns (0, 0) and (3, 4): cosines 0 against the identity's 1 and 0, so |0 - 1| / 4 / 2.
-    value, slope_DE = jax.value_and_grad(losses.overlap)(jnp.array([[0.0, 3], [0, 4]]))
+    value, slope_DE = jax.jit(jax.value_and_grad(losses.overlap))(jnp.array([[0.0, 3], [0, 4]]))
     np.testing.assert_allclose(value, 1 / 8, rtol=1e-6)
     assert np.isfinite(slope_DE).all()
 
@@ -198,7 +204,7 @@ def test_a_zero_vector_has_no_direction_and_no_slope():
 def test_variation_is_the_same_at_any_scale(scale):
     # Sums 3 and 1 have mean 2 and variance 1: 1/4; nothing at all does not vary.
     np.testing.assert_allclose(losses.cv_squared(scale * jnp.array([3.0, 1])), 1 / 4, rtol=1e-6)
-    value, slope_E = jax.value_and_grad(losses.cv_squared)(jnp.zeros(2))
+    value, slope_E = jax.jit(jax.value_and_grad(losses.cv_squared))(jnp.zeros(2))
     assert value == 0 and np.isfinite(slope_E).all()
 
 
