@@ -3,6 +3,7 @@
 PYTHON  ?= python3
 VENV    ?= .venv
 WORKDIR ?= runs/quickstart
+WITH    ?=
 STEPS   ?=
 SEEDS   ?=
 PYTEST_ARGS ?=
@@ -25,6 +26,12 @@ PIP    := $(PY) -m pip install --quiet --no-compile --disable-pip-version-check 
 # Where the machine sets it, every process would compile all that it imports anew.
 unexport PYTHONDONTWRITEBYTECODE
 
+# The compiler for TPUs that the JAX of the environment asks for, as "libtpu==0.0.42.*".
+ASKS   := from importlib.metadata import requires; \
+print(*(r.split(";")[0].strip() for r in requires("jax") if r.startswith("libtpu")))
+
+KNOWN  := $(patsubst requirements-%.txt,%,$(sort $(wildcard requirements-*.txt)))
+
 # An environment that is there is updated and never cleared; one of another Python is refused.
 ASKED  := $(if $(filter-out file,$(origin PYTHON)),$(call number,$(PYTHON)),$(NUMBER))
 ifeq ($(NUMBER)$(THERE),)
@@ -36,6 +43,8 @@ REFUSED := PYTHON=$(PYTHON) is missing or older than 3.11; without PYTHON=, $(VE
 else ifneq ($(ASKED),$(NUMBER))
 REFUSED := PYTHON=$(PYTHON) is Python $(ASKED) and $(VENV) holds $(NUMBER): make clean first, \
 or VENV=.venv-py$(subst .,,$(ASKED)) beside it, or no PYTHON= to use it
+else ifneq ($(filter-out $(KNOWN),$(WITH)),)
+REFUSED := WITH=$(WITH): must be some of $(KNOWN)
 endif
 
 # Modules stay together; a crash is told at once, where a new worker would wait for ever.
@@ -45,14 +54,18 @@ SLOW := $(PY) -m pytest -m slow -n auto --maxprocesses=2 $(WORKERS) $(PYTEST_ARG
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help environment quickstart test test-fast test-slow test-tpu lint format clean
+.PHONY: help environment install quickstart test test-fast test-slow test-tpu lint format clean
 
 help:  ## this list
 	@echo "make TARGET [NAME=VALUE]..."
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1	\2/p' Makefile | \
 	    while IFS='	' read -r name does; do printf '  %-12s %s\n' "$$name" "$$does"; done
+	@echo "WITH= takes some of: $(KNOWN)."
 	@echo "PYTHON=python3.12 makes the environment with another Python, VENV=FOLDER elsewhere."
 	@echo "STEPS=, SEEDS= and WORKDIR= shorten the quick start; PYTEST_ARGS= goes to pytest."
+
+install: $(RUNTIME)  ## the environment alone; WITH="cuda12 gs" adds those requirements-NAME.txt
+	@$(PIP) -r requirements.txt $(WITH:%=-r requirements-%.txt)
 
 quickstart: $(RUNTIME)  ## train, compare and explain the tiny study (10 minutes on two cores)
 	@began=$$(date +%s); \
@@ -106,5 +119,5 @@ $(DEV): $(RUNTIME)
 
 $(TPU): $(DEV)
 	@echo "set-up: the TPU compiler"
-	@$(PIP) --no-deps --upgrade --target $(VENV)/tpu -r requirements-tpu.txt
+	@$(PIP) --no-deps --upgrade --target $(VENV)/tpu "$$($(PY) -c '$(ASKS)')"
 	@touch $@

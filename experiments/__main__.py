@@ -9,12 +9,11 @@ from typing import NoReturn
 
 from absl import flags as absl_flags
 
-from experiments.command import flags
+from experiments.command import flags, streams
 from experiments.command.contract import commands, find
 from experiments.command.usage import help_of, usage
 from experiments.runner.interrupts import Interrupted
 from experiments.runner.mistakes import is_mistake, line
-from moe.registry import Mistake
 
 
 def act(argv: Sequence[str]) -> None:
@@ -39,24 +38,25 @@ def main(argv: Sequence[str]) -> int:
     """
     try:
         act(argv)
-    except (Mistake, OSError) as error:
-        if not is_mistake(error):
-            raise
-        workdir = absl_flags.FLAGS["workdir"].value if absl_flags.FLAGS.is_parsed() else None
-        print(f"error: {line(error, workdir)}", file=sys.stderr)
-        return 2
     except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
+        streams.tell(str(stopped))
         return stopped.code
     except KeyboardInterrupt:
-        print("error: interrupted; the same command resumes a run", file=sys.stderr)
+        streams.tell("error: interrupted; the same command resumes a run")
         return 130
+    except Exception as error:
+        workdir = absl_flags.FLAGS["workdir"].value if absl_flags.FLAGS.is_parsed() else None
+        if not is_mistake(error, workdir):
+            raise
+        streams.tell(f"error: {line(error, workdir)}")
+        return 2
     return 0
 
 
 def start(program: str) -> NoReturn:
     """Runs this process's command line, and ends it."""
-    sys.exit(main([program, *sys.argv[1:]]))
+    streams.prepare()
+    sys.exit(streams.finish(main([program, *sys.argv[1:]])))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a number was made with: versions, devices, commit."""
 
+import fnmatch
 import importlib.metadata
 import os
 import pathlib
@@ -9,12 +10,44 @@ import subprocess
 import moe
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+LIBTPU = "libtpu"  # the compiler for TPUs, where it is installed
 
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that decide numbers."""
     found = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"python": platform.python_version(), **found}
+    libtpu = _libtpu()
+    own = {LIBTPU: libtpu} if libtpu else {}
+    return {"python": platform.python_version(), **found, **own}
+
+
+def _libtpu() -> str | None:
+    try:
+        return importlib.metadata.version(LIBTPU)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def wrong_libtpu() -> str | None:
+    """One line where another libtpu is installed than this JAX asks for.
+
+    With it grouped products may do E times the work: XLA's own way of them has changed.
+    """
+    found, asked = (
+        _libtpu(),
+        [
+            requirement.partition(";")[0].strip().removeprefix(f"{LIBTPU}==")
+            for requirement in importlib.metadata.requires("jax") or ()
+            if requirement.startswith(f"{LIBTPU}==")
+        ],
+    )
+    if found is None or not asked or fnmatch.fnmatchcase(found, asked[0]):
+        return None
+    version = importlib.metadata.version("jax")
+    return (
+        f"libtpu {found} is installed, JAX {version} asks for {asked[0]}; "
+        f"pip install jax[tpu]=={version}"
+    )
 
 
 def environment(data_fingerprint: str, mesh: str | None) -> dict[str, str | int | None]:

@@ -16,7 +16,12 @@ from moe.registry import Mistake, entry, load, no_such
 
 _SCALARS = {bool: "true or false", int: "an int", float: "a number", str: "a text"}
 _NUMBERS = {int: numbers.Integral, float: numbers.Real}
-_LOOKS = re.compile(r"^ *(log_every|eval_every)=.*\n", re.MULTILINE)
+_LOOKS = re.compile(r"^ *(log_every|eval_every|max_epochs|allow_noncausal)=.*\n", re.MULTILINE)
+# Younger fields, at the value that says what was before them.
+_LATER = re.compile(
+    r"^ *(gate_norm=False|loss_weight=1\.0|priority=ChoiceMajor\(\)|eval_capacity_factor=None),\n",
+    re.MULTILINE,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +30,7 @@ class AtLeast:
 
     low: float
     note: str = ""
+    sign: typing.ClassVar[str] = ">="
 
     def allows(self, value) -> bool:
         """Whether the value is in the range."""
@@ -33,22 +39,16 @@ class AtLeast:
     def rule(self, kind: type) -> str:
         """What stands after "must be"."""
         note = f" ({self.note})" if self.note else ""
-        return "a number " * (kind is float) + f">= {self.low:g}{note}"
+        return "a number " * (kind is float) + f"{self.sign} {self.low:g}{note}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Above:
+class Above(AtLeast):
     """Finite and more than `low`."""
 
-    low: float
+    sign = ">"
 
     def allows(self, value) -> bool:
-        """Whether the value is in the range."""
         return self.low < value < math.inf
-
-    def rule(self, kind: type) -> str:
-        """What stands after "must be"."""
-        return "a number " * (kind is float) + f"> {self.low:g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +61,8 @@ class Within:
 
     def allows(self, value) -> bool:
         """Whether the value is in the range."""
-        at_low, at_high = self.ends[0] == "[", self.ends[1] == "]"
-        above = self.low <= value if at_low else self.low < value
-        return above and (value <= self.high if at_high else value < self.high)
+        above = self.low <= value if self.ends[0] == "[" else self.low < value
+        return above and (value <= self.high if self.ends[1] == "]" else value < self.high)
 
     def rule(self, kind: type) -> str:
         """What stands after "must be"."""
@@ -90,7 +89,7 @@ def check_fields(tree: typing.Any, path: str) -> None:
 
 
 def check_value(annotation: typing.Any, value: typing.Any, where: str) -> None:
-    """Raises Mistake, one line, unless an annotation allows the value."""
+    """Raises Mistake, one line, unless an annotation allows the value, and int32 or float32 do."""
     members = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
     members, optional = [m for m in members if m is not type(None)], type(None) in members
     if len(members) > 1 or (optional and value is None):
@@ -107,6 +106,13 @@ def check_value(annotation: typing.Any, value: typing.Any, where: str) -> None:
     for each in ranges:
         if not each.allows(value):
             raise Mistake(f"{where}={value}: must be {each.rule(kind)}{either}")
+    if kind is int and abs(value) >= 2**31 and not any(hasattr(each, "high") for each in ranges):
+        raise Mistake(f"{where}={value}: must be between -2**31 and 2**31")
+    if kind is float and 0 < abs(value) < math.inf and not 2.0**-126 <= abs(value) < 2.0**128:
+        raise Mistake(f"{where}={value}: must be 0 or in size a float32, from 2**-126 to 2**128")
+    if typing.get_origin(kind) is tuple and isinstance(value, tuple):
+        for item in value:
+            check_value(typing.get_args(kind)[0], item, where)
 
 
 class MissingField(Mistake):
@@ -128,8 +134,7 @@ def fields(tree: typing.Any, prefix: str = "") -> dict[str, object]:
     for field in _fields_of(tree):
         value, path = getattr(tree, field.name), prefix + field.name
         if _is_node(value):
-            leaves[path] = type(value).__name__
-            leaves.update(fields(value, path + "."))
+            leaves |= {path: type(value).__name__, **fields(value, path + ".")}
         else:
             leaves[path] = value
     return leaves
@@ -153,10 +158,10 @@ def expression(tree: typing.Any) -> str:
 def identity(text: str) -> str:
     """What makes an experiment itself, of the text that `expression` wrote: classes and fields.
 
-    Where a class lies is no part of it, so a file that moves orphans no run; nor is how often a
-    run is logged and evaluated, which changes nothing that it learns.
+    Not part of it: where a class lies; how often a run is logged and evaluated, what it is allowed;
+    fields that older records lack, at the value they had.
     """
-    return _LOOKS.sub("", text.partition("\n\n")[2] or text)
+    return _LATER.sub("", _LOOKS.sub("", text.partition("\n\n")[2] or text))
 
 
 def _is_node(value) -> bool:
@@ -172,10 +177,9 @@ def _fields_of(node) -> list[dataclasses.Field]:
 def _replaced(node, names_on_path: list[str], depth: int, text: str):
     path, here = ".".join(names_on_path), ".".join(names_on_path[:depth])
     where, name = f"{path}={text}", names_on_path[depth]
-    if node is None:
-        raise MissingField(f"{where}: {here} is none and has no fields")
     if not _is_node(node):
-        raise MissingField(f"{where}: {here} is of type {type(node).__name__} and has no fields")
+        kind = "none" if node is None else f"of type {type(node).__name__}"
+        raise MissingField(f"{where}: {here} is {kind} and has no fields")
     known = {field.name: field for field in _fields_of(node)}
     if name not in known:
         raise MissingField(f"{where}: {no_such('field', name, known)}")
@@ -216,20 +220,16 @@ def _read(annotation, text: str, where: str, optional: bool = False):
     if origin is typing.Literal:
         values = {str(value): value for value in arguments}
         if text not in values:
-            choices = [*values, "none"] if optional else values
-            raise Mistake(f"{where}: {no_such('value', text, choices)}")
+            raise Mistake(f"{where}: {no_such('value', text, [*values, *['none'] * optional])}")
         return values[text]
     if origin is tuple and arguments[1:] == (Ellipsis,):
         return _read_tuple(arguments[0], text, where, optional)
     if annotation in _SCALARS:
         try:
-            value = _read_scalar(annotation, text.strip())
+            return _read_scalar(annotation, text.strip())
         except ValueError:
-            wanted = _SCALARS[annotation] + (" or none" if optional else "")
-            raise Mistake(f"{where}: must be {wanted}") from None
-        if annotation is int and abs(value) >= 2**31:  # no size of an array, no loop of JAX
-            raise Mistake(f"{where}: must be between -2**31 and 2**31")
-        return value
+            rule = _SCALARS[annotation] + " or none" * optional
+            raise Mistake(f"{where}: must be {rule}") from None
     if isinstance(getattr(annotation, "kind", None), str):
         return load(entry(annotation.kind, text, where, optional))
     if dataclasses.is_dataclass(annotation):
@@ -240,11 +240,10 @@ def _read(annotation, text: str, where: str, optional: bool = False):
 
 
 def _read_union(annotation, text: str, where: str):
-    members = typing.get_args(annotation)
-    optional = type(None) in members
+    members = [member for member in typing.get_args(annotation) if member is not type(None)]
+    optional = len(members) < len(typing.get_args(annotation))
     if optional and text.strip().lower() == "none":
         return None
-    members = [member for member in members if member is not type(None)]
     for member in members[:-1]:
         try:
             return _read(member, text, where, optional)
@@ -274,8 +273,9 @@ def _read_scalar(annotation, text: str):
             raise ValueError(text)
         return text.lower() == "true"
     value = annotation(text)
-    if annotation is float and math.isnan(value):
-        raise ValueError(text)  # never equal to itself: no static argument of jit
+    small = not value and set(text.lower().partition("e")[0]) & set("123456789")
+    if annotation is float and (math.isnan(value) or small):
+        raise ValueError(text)  # never equal to itself: no static argument of jit; or 0 unasked
     return value
 
 

@@ -4,32 +4,130 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
+import math
 import os
 import pathlib
 import platform
+import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from moe.registry import Mistake
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR}
+_WRONG_KIND = {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.EMLINK}
 
 
 class Failed(OSError):
     """What the machine or a service did not do; one line that names the place."""
 
 
+class Unreadable(Mistake):
+    """A file that cannot be used: `why`, after its path."""
+
+    def __init__(self, path: str | os.PathLike, why: str):
+        super().__init__(f"{path}: {why}")
+        self.why = why
+
+
+def place(text: str, called: str) -> pathlib.Path:
+    """The path that a text names, ~ being the user's own folder, ~NAME another's.
+
+    Raises Mistake, one line that begins with `called`, for what can be no path here.
+    """
+    if "\0" in text:
+        raise Mistake(f"{called}: is no path, it has a null character")
+    path = pathlib.Path(text)
+    try:
+        path = path.expanduser()
+        os.stat(path)
+    except RuntimeError:
+        raise Mistake(f"{called}: there is no user {path.parts[0]}") from None
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
+            raise Mistake(f"{called}: is no path here ({error.strerror})") from None
+    return path
+
+
+def raw(path: str | os.PathLike) -> bytes:
+    """The content of a plain file; raises Unreadable for anything else, and never waits for it."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return file.read()
+    except OSError as error:
+        raise Unreadable(path, f"cannot be read ({error.strerror})") from None
+    raise Unreadable(path, "is no plain file")
+
+
+def text(path: str | os.PathLike) -> str:
+    """The text of a file; raises Unreadable where it is not UTF-8, or `raw` does."""
+    try:
+        return raw(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Unreadable(path, f"is no text in UTF-8 (byte {error.start})") from None
+
+
+def content(path: str | os.PathLike) -> Any:
+    """What a file of JSON holds; raises Unreadable where it holds none, or `text` does."""
+    found = text(path)
+    try:
+        return parsed(found)
+    except ValueError as error:
+        raise Unreadable(path, f"not JSON ({words(error)})") from None
+
+
+def parsed(text: str) -> Any:
+    """The value of a text of JSON; raises ValueError, also where it is nested too deep."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def strict(value: Any, indent: int | None = None) -> str:
+    """JSON as every reader takes it: null for a number that is not finite."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inside) for key, inside in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inside) for inside in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write(path: pathlib.Path, content: str | bytes) -> None:
-    """Writes the whole file (text as UTF-8) or nothing: a reader never sees half of it."""
+    """Writes the whole file (text as UTF-8) or nothing: a reader never sees half of it.
+
+    A link of that name gives way to the file; what it points to stays as it is.
+    """
     raw = content.encode() if isinstance(content, str) else content
     part = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.part")
-    try:
-        part.write_bytes(raw)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with open(part, "xb") as file:  # made here, or not at all
+        try:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())  # else a machine that loses power may leave an empty file
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def remove(path: pathlib.Path) -> None:
+    """Deletes what has that name, a folder with all in it, as far as it can; follows no link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 @contextlib.contextmanager
@@ -42,33 +140,52 @@ def hold(folder: pathlib.Path, patience_s: float = 0.0, called: str = "folder") 
       patience_s: how long to wait for another holder.
       called: what the user calls the folder, as "--workdir".
 
-    Raises Mistake, one line, when another process holds it for longer.
+    Raises Mistake, one line, when another process holds it for longer, and when .lock is no plain
+    file: what a link points to is not ours.
     """
-    with open(folder / ".lock", "a+", encoding="utf-8") as file:
+    lock = folder / ".lock"
+    number = _opened(lock)
+    try:
         deadline = time.monotonic() + patience_s
-        while not _taken(file):
+        while not _taken(number, lock):
             if time.monotonic() > deadline:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
+                said = os.pread(number, 200, 0).decode("utf-8", "replace")
+                holder = " ".join(said.split()) or "another process"
                 raise Mistake(
                     f"{called}={folder}: is in use by {holder}; wait for it, or choose another"
                 )
             time.sleep(0.1)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
+        os.ftruncate(number, 0)
+        os.pwrite(number, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
         yield
+    finally:
+        os.close(number)
 
 
-def _taken(file) -> bool:
+def _opened(lock: pathlib.Path) -> int:
+    """The descriptor of the file, made where it is not; raises Unreadable for another thing."""
+    how = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        number = os.open(lock, how, 0o666)
+    except OSError as error:
+        if error.errno not in _WRONG_KIND:
+            raise
+        raise Unreadable(lock, f"is no plain file ({error.strerror}); remove it") from None
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise Unreadable(lock, "is no plain file; remove it")
+    return number
+
+
+def _taken(number: int, lock: pathlib.Path) -> bool:
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        print(f"{file.name}: this file system has no locks; run here only once", file=sys.stderr)
+        print(f"{lock}: this file system has no locks; run here only once", file=sys.stderr)
     return True
 
 
@@ -76,6 +193,27 @@ def digest(path: pathlib.Path, kind: str = "sha256") -> str:
     """The hash of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()
+
+
+def sealed(record: dict[str, Any]) -> str:
+    """A record as JSON with the SHA-256 of all that it says; its keys are texts."""
+    return json.dumps({**record, "seal": _seal(record)})
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    """The record that `sealed` wrote; raises Mistake where the text says anything else."""
+    try:
+        record = parsed(text)
+        seal = record.pop("seal")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        record, seal = {}, None
+    if seal != _seal(record):
+        raise Mistake("its seal does not fit: a part of it was changed or lost")
+    return record
+
+
+def _seal(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def numbers(names: Iterable[str]) -> list[int]:

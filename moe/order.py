@@ -1,6 +1,7 @@
 """The slot or row of each assignment, found by sorting one packed integer key."""
 
 import dataclasses
+from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +10,76 @@ from moe.plan import Choices
 from moe.registry import Mistake
 
 
-def slot_rows(plan: Choices, E: int, C: int) -> jax.Array:
+class Priority(Protocol):
+    """Which assignments get slots first, where there are too few; T tokens with K choices each."""
+
+    kind: ClassVar[str] = "priority"
+
+    def line_up(self, value_TK: jax.Array) -> jax.Array:
+        """Values of the assignments in the order in which slots are given; axes behind TK stay."""
+        ...
+
+    def back(self, value_R: jax.Array, K: int) -> jax.Array:
+        """Undoes `line_up`."""
+        ...
+
+    def causal(self, K: int) -> bool:
+        """Whether no assignment of a later token comes before one of an earlier token."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ChoiceMajor(Priority):
+    """First choices of all tokens, then second ones: GShard (2006.16668), Switch (2101.03961).
+
+    With k > 1 a later token's first choice takes the slot of an earlier token's second one.
+    """
+
+    def line_up(self, value_TK):
+        """Transposes and flattens."""
+        return value_TK.swapaxes(0, 1).reshape(-1, *value_TK.shape[2:])
+
+    def back(self, value_R, K):
+        """Splits and transposes."""
+        return value_R.reshape(K, -1, *value_R.shape[1:]).swapaxes(0, 1)
+
+    def causal(self, K):
+        """With one choice."""
+        return K == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenMajor(Priority):
+    """All choices of a token before those of the next: causal within a sequence."""
+
+    def line_up(self, value_TK):
+        """Flattens."""
+        return value_TK.reshape(-1, *value_TK.shape[2:])
+
+    def back(self, value_R, K):
+        """Splits."""
+        return value_R.reshape(-1, K, *value_R.shape[1:])
+
+    def causal(self, K):
+        """Always."""
+        del K
+        return True
+
+
+CHOICE_MAJOR = ChoiceMajor()
+
+
+def slot_rows(plan: Choices, E: int, C: int, priority: Priority = CHOICE_MAJOR) -> jax.Array:
     """row_TK = expert * C + slot of every assignment, E * C for those that have none.
 
-    Slots go to first choices before second ones, and to tokens in order: a rank within the
-    expert, found by sorting one packed integer key (expert, choice, token).
+    Slots go by the priority: a rank within the expert, found by sorting one packed integer key
+    (expert, place in the priority).
     """
     T, K = plan.expert_TK.shape
     R = T * K
     if (E + 1) * R >= 2**31:
         raise Mistake(f"(E + 1) * T * K = {E + 1} * {T} * {K}: must be below 2^31 for the key")
-    expert_R = plan.expert_TK.T.reshape(R)  # choice-major
+    expert_R = priority.line_up(plan.expert_TK)
     index_R = jnp.arange(R, dtype=jnp.int32)
     key_R = jnp.sort(expert_R * R + index_R)
     first_E = first_rows(key_R, E)
@@ -27,7 +87,7 @@ def slot_rows(plan: Choices, E: int, C: int) -> jax.Array:
     slot_R = jnp.zeros(R, jnp.int32).at[key_R % R].set(slot_R, unique_indices=True)
     served_R = (slot_R < C) & (expert_R < E)
     row_R = jnp.where(served_R, expert_R * C + slot_R, E * C)
-    return row_R.reshape(K, T).T
+    return priority.back(row_R, K)
 
 
 def first_rows(key_R: jax.Array, E: int) -> jax.Array:

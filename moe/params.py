@@ -2,9 +2,10 @@
 
 Parameters are nested dicts of arrays. The capitals that end a name are its shape; `w_` begins the
 name of a matrix; what lies under a key "state" moves by rules, never by gradients: `state` reads
-it and `with_state` writes it.
+it and `with_state` writes it. Keys of randomness have names too: `named`.
 """
 
+import hashlib
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -61,7 +62,7 @@ def map_named(function: Callable[[str, Any], Any], tree: Any) -> Any:
 
 
 def decayed(params: Params) -> Any:
-    """Which leaves weight decay shrinks: those named w_* (matrices), not norms or embeddings."""
+    """Which leaves weight decay shrinks: those named w_*; no norm, embedding, head_DV, phi_DEC."""
     return map_named(lambda name, _: name.split("/")[-1].startswith("w_"), params)
 
 
@@ -87,6 +88,16 @@ def merge_state(learned: Params, fixed: Params) -> Params:
     """Undoes `split_state`."""
     flat = (flax.traverse_util.flatten_dict(p, keep_empty_nodes=True) for p in (learned, fixed))
     return flax.traverse_util.unflatten_dict({**next(flat), **next(flat)})
+
+
+def named(key: jax.Array, use: str) -> jax.Array:
+    """The key of one use of randomness below `key`; another use has another name and key.
+
+    Of the 32-bit words that are folded in, the upper half belongs to names, the lower to numbers:
+    indices of `jax.random.split`, steps. So no name meets a number, and a new use moves no other.
+    """
+    digest = hashlib.sha256(use.encode()).digest()
+    return jax.random.fold_in(key, int.from_bytes(digest[:4], "big") | 2**31)
 
 
 def mixed(word: jax.Array) -> jax.Array:

@@ -101,4 +101,4 @@ Plan = Choices | Slots | Mix
 
 def capacity(capacity_factor: float, T: int, K: float, E: int) -> int:
     """Slots per expert: ceil(capacity_factor * T * K / E), at most T (assignments counted)."""
-    return min(T, math.ceil(capacity_factor * T * K / E - 1e-9))
+    return min(T, max(1, math.ceil(capacity_factor * T * K / E - 1e-9)))

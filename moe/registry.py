@@ -20,6 +20,7 @@ HOMES = {
     "layout": "moe.routers",
     "dispatch": "moe.dispatch",
     "overflow": "moe.dispatch",
+    "priority": "moe.dispatch",
     "kernel": "moe.kernels",
     "layer": "moe.model",
     "experts": "moe.experts",
@@ -112,7 +113,7 @@ def no_such(noun: str, name: str, valid: typing.Iterable[str]) -> str:
 
 def _likeness(name: str, choice: str) -> float:
     """1 for the same letters; a part or the beginning of the choice counts a little less."""
-    name, choice = name.lower().replace("-", "_"), choice.lower()
+    name, choice = name[:100].lower().replace("-", "_"), choice.lower()
 
     def ratio(part):
         matcher = difflib.SequenceMatcher(None, name.replace("_", ""), part.replace("_", ""))

@@ -45,6 +45,14 @@ def pytest_unconfigure():
         shutil.rmtree(PROGRAMS, ignore_errors=True)
 
 
+@pytest.fixture
+def optimised():
+    """What is measured is the program that a run would get, unlike in other tests."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Turns the skip of a multi-device or TPU test into a failure where CI is set."""

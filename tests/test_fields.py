@@ -20,6 +20,7 @@ own_names = tree.own_names
         ("train.steps", "-3", -3),
         ("train.rate", "2e-4", 2e-4),
         ("train.rate", "3", 3.0),
+        ("train.rate", "0e9", 0.0),
         ("train.rate", "inf", math.inf),
         ("train.clip", "none", None),
         ("train.clip", "1", 1.0),
@@ -68,6 +69,9 @@ def test_override_reads_the_annotation(path, text, value):
         ("train.steps", "", "must be an int"),
         ("train.rate", "fast", "must be a number"),
         ("train.rate", "nan", "must be a number"),
+        ("train.rate", "1e-400", "must be a number"),  # Python reads it as 0
+        ("train.rate", "-0.0001e-400", "must be a number"),
+        ("train.steps", "9" * 5000, "must be an int"),  # int() reads at most 4,300 digits
         ("train.clip", "x", "must be a number or none"),
         ("train.verbose", "1", "must be true or false"),
         (
@@ -198,6 +202,9 @@ def test_expression_refuses_two_classes_of_one_name():
         fields.expression(Train(anything=other()))
 
 
+FLOAT32 = "must be 0 or in size a float32, from 2**-126 to 2**128"
+
+
 @dataclasses.dataclass(frozen=True)
 class Limits:
     count: Annotated[int, fields.AtLeast(1)] = 1
@@ -210,6 +217,8 @@ class Limits:
     most: Annotated[int, fields.AtLeast(1)] | None = None
     order: Literal["up", "down"] = "up"
     free: int | str = "any"
+    layers: tuple[int, ...] = ()
+    loose: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,6 +247,14 @@ class Holder:
         ({"salt": 2**32}, "salt=4294967296: must be in [0, 2^32)"),
         ({"most": 0}, "most=0: must be >= 1 or none"),
         ({"most": "x"}, "most=x: must be an int or none"),
+        # int32: the largest size of an array, and the largest loop of JAX, are 2**31 - 1.
+        ({"count": 2**31}, "count=2147483648: must be between -2**31 and 2**31"),
+        ({"most": 2**63}, f"most={2**63}: must be between -2**31 and 2**31"),
+        ({"layers": (0, 2**31)}, "layers=2147483648: must be between -2**31 and 2**31"),
+        # float32: 2**-126 = 1.18e-38 is its smallest normal number, 2**128 = 3.40e38 is inf.
+        ({"rate": 1e-38}, f"rate=1e-38: {FLOAT32}"),
+        ({"weight": 3.5e38}, f"weight=3.5e+38: {FLOAT32}"),
+        ({"loose": -1e39}, f"loose=-1e+39: {FLOAT32}"),
         ({"order": "sideways"}, "order=sideways: no such value (valid: down, up)"),
     ],
 )
@@ -254,6 +271,7 @@ def test_a_field_out_of_its_range_is_one_line(changed, line):
     [
         Limits(),
         Limits(1, 0, 1, 0, 0, 0.0, 2**32 - 1, 1, "down", 7),
+        Limits(2**31 - 1, rate=1.2e-38, weight=3.4e38, loose=math.inf, most=2**31 - 1),
         Loose(),
         Holder(None),
         Trial(),

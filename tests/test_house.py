@@ -44,12 +44,13 @@ MAY = {
     "moe.routers": GROUND | {"moe.devices", "moe.order", "moe.data"},
     "moe.dispatch": GROUND | {"moe.devices", "moe.order", "moe.experts", "moe.kernels"},
     "moe.model": GROUND
-    | {"moe.devices", "moe.order", "moe.experts", "moe.kernels", "moe.routers", "moe.dispatch"},
+    | {"moe.devices", "moe.order", "moe.experts", "moe.kernels", "moe.routers", "moe.dispatch"}
+    | {"moe.data"},
     "moe.experiment": GROUND | {"moe.data", "moe.optimizer", "moe.routers", "moe.model"},
     "moe.checkpoint": GROUND | {"moe.devices"},
     "moe.convert": GROUND | {"moe.routers", "moe.model", "moe.experiment"},
     "moe.analysis": GROUND | {"moe.data", "moe.model", "moe.experiment"},
-    "moe.cost": GROUND | {"moe.routers", "moe.model", "moe.experiment"},
+    "moe.cost": GROUND | {"moe.devices", "moe.routers", "moe.model", "moe.experiment"},
     "moe.decode": GROUND | {"moe.dispatch", "moe.model", "moe.experiment"},
     "moe.training": GROUND
     | {"moe.data", "moe.devices", "moe.routers", "moe.model", "moe.experiment"}

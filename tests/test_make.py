@@ -1,5 +1,6 @@
 """make: what it prints, which environment it takes, and that no tier of tests hides the other."""
 
+import importlib.metadata
 import pathlib
 import re
 import subprocess
@@ -27,7 +28,9 @@ def environment(tmp_path):
         python = tmp_path / "bin" / "python"
         python.parent.mkdir()
         (tmp_path / "pyvenv.cfg").write_text("")
-        says = f'case "$1" in -c) echo {number}; exit;; esac\necho "$*" >> {tmp_path}/asked\n{then}'
+        real = f'*requires*) exec {sys.executable} "$@";;'  # asks the metadata of this JAX
+        says = f'case "$1" in -c) case "$2" in {real} esac; echo {number}; exit;; esac\n'
+        says += f'echo "$*" >> {tmp_path}/asked\n{then}'
         python.write_text(f"#!/bin/sh\n{says}\n")
         python.chmod(0o755)
         return tmp_path
@@ -90,3 +93,50 @@ def test_both_tiers_run_whatever_the_first_says(environment, fails, said, code):
     asked = [line for line in (folder / "asked").read_text().splitlines() if "pytest" in line]
     assert ["not slow" in line for line in asked] == [True, False]
     assert done.returncode == code and said in done.stdout
+
+
+def test_what_runs_on_an_accelerator_is_installed_beside_the_rest_with_pins(environment):
+    folder = environment("3.11")
+    done = make("install", f"VENV={folder}", "WITH=cuda12 gs")
+    assert done.returncode == 0, done.stderr
+    (line,) = [each for each in (folder / "asked").read_text().splitlines() if "cuda" in each]
+    files = ("requirements.txt", "requirements-cuda12.txt", "requirements-gs.txt")
+    assert line.endswith(" ".join(f"-r {name}" for name in files))
+    assert "-c constraints/py311.txt" in line
+    refused = make("install", f"VENV={folder}", "WITH=cuda")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    assert "WITH=cuda: must be some of cuda12 cuda13 dev gs tpu" in refused.stderr
+
+
+def test_the_tests_for_tpus_take_the_libtpu_that_jax_asks_for(environment):
+    folder = environment("3.11")
+    assert make("test-tpu", f"VENV={folder}").returncode == 0
+    (line,) = [each for each in (folder / "asked").read_text().splitlines() if "--target" in each]
+    asked = [each for each in importlib.metadata.requires("jax") if each.startswith("libtpu==")]
+    assert line.split()[-1] == asked[0].split(";")[0].strip()
+
+
+@pytest.mark.parametrize("python", ["311", "312", "313"])
+def test_the_pins_are_what_the_pinned_jax_asks_for(python):
+    lines = (ROOT / f"constraints/py{python}.txt").read_text("utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines)
+    assert lines == sorted(lines, key=str.lower) and len(pins) == len(lines)
+    # What the metadata of the two JAX say.
+    libtpu = {"0.10.2": "0.0.42.", "0.12.0.1": "0.0.50."}[pins["jax"]]
+    assert pins["libtpu"].startswith(libtpu)
+    for cuda in ("cuda12", "cuda13"):
+        for name in (f"jax-{cuda}-plugin", f"jax-{cuda}-pjrt", "jaxlib"):
+            assert pins[name] == pins["jax"]
+    # With CUDA 12 every library has the version in its name, with 13 only some.
+    libraries = ("cublas", "cuda-cupti", "cuda-nvcc", "cuda-runtime", "cufft", "cusolver")
+    for library in (*libraries, "cusparse", "nvjitlink"):
+        assert pins[f"nvidia-{library}-cu12"] and pins[f"nvidia-{library}"]
+    for library in ("cudnn", "nccl", "nvshmem"):
+        assert pins[f"nvidia-{library}-cu12"] and pins[f"nvidia-{library}-cu13"]
+
+
+def test_accelerators_come_by_the_extras_of_jax():
+    # So that JAX says which libtpu, and which libraries of CUDA, it goes with.
+    for extra in ("tpu", "cuda12", "cuda13"):
+        lines = (ROOT / f"requirements-{extra}.txt").read_text("utf-8").splitlines()
+        assert [line for line in lines if not line.startswith("#")] == [f"jax[{extra}]>=0.10"]

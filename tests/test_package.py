@@ -114,6 +114,9 @@ def test_the_metadata_say_version_licence_and_what_is_needed(installed):
         ("requirements", None),
         ("requirements-gs", "gs"),
         ("requirements-dev", "test"),
+        ("requirements-tpu", "tpu"),
+        ("requirements-cuda12", "cuda12"),
+        ("requirements-cuda13", "cuda13"),
     ):
         lines = (ROOT / f"{name}.txt").read_text("utf-8").splitlines()
         wanted = [line.split("#")[0].strip() for line in lines if not line.startswith("#")]

@@ -54,7 +54,8 @@ def test_lookup_imports_only_what_is_looked_up():
             lambda: registry.names("ruoter"),
             "kind=ruoter: no such kind; did you mean 'router'? "
             "(valid: benchmark, command, dispatch, experts, gate, kernel, key, layer, layout, "
-            "noise, null, overflow, router, rule, schedule, score, shared, size, study, table)",
+            "noise, null, overflow, priority, router, rule, schedule, score, shared, size, study, "
+            "table)",
         ),
         (
             lambda: registry.lookup("router", "deisel"),

@@ -96,5 +96,8 @@ def _print(rows: list[dict], experiments: Mapping, base, title: str, repeats: in
 BENCHMARK = Benchmark(
     act,
     flags=("size", "arms", "set", "workdir"),
-    examples=("--arms=dense,top2", "--size=small --set=model.moe.dispatch=einsum"),
+    examples=(
+        "--arms=dense,top2",
+        "--size=small --arms=dense,top1 --set=model.moe.dispatch=einsum",
+    ),
 )

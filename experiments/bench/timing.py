@@ -1,11 +1,12 @@
 """How benchmarks measure: calls in turn, medians, one file of results."""
 
-import json
 import pathlib
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
+
+from moe import files
 
 
 def save(
@@ -19,7 +20,7 @@ def save(
         return
     directory.mkdir(parents=True, exist_ok=True)
     written = [directory / f"{name}.json"]
-    written[0].write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    files.write(written[0], files.strict(found, indent=1) + "\n")
     if plot is not None:
         written.append(directory / f"{name}.png")
         plot(written[1])

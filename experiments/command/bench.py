@@ -5,5 +5,5 @@ from experiments.command.contract import Command
 COMMAND = Command(
     words="BENCHMARK",
     kind="benchmark",
-    examples=("step --arms=dense,top2 --set=model.moe.dispatch=einsum", "router"),
+    examples=("step --arms=dense,top1 --set=model.moe.dispatch=einsum", "router"),
 )

@@ -27,20 +27,28 @@ def sheet(title: str, experiments: Mapping[str, Any], mesh_text: str, target: st
 
 
 def _lines(report) -> list[str]:
-    from moe.cost import compiled
-
     word = "fits" if report.fits else "DOES NOT FIT"
     total, capacity = _mebibytes(report.total), _mebibytes(report.capacity)
+    sure = [one for one in report.collectives if one.sure]
+    perhaps = [one for one in report.collectives if not one.sure]
     lines = [
         f"  bytes on a device   {total} of {capacity}: {word}",
         f"    arguments         {_mebibytes(report.arguments)}",
         f"    temporaries       {_mebibytes(report.temporaries)}",
         f"  FLOPs of a step     {report.flops:,.3e} on a device",
-        "  collectives of a step, and the bytes that a device gets",
+        *_table("collectives of a step, and the bytes that a device gets", sure),
     ]
-    for kind, (count, size) in compiled.table(list(report.collectives)).items():
-        lines.append(f"    {kind:<18}{count:>6} {_mebibytes(size)}")
-    return lines if report.collectives else [*lines[:-1], "  collectives of a step: none"]
+    if perhaps:
+        lines += _table("if a branch is taken, or in each turn of a loop of any length", perhaps)
+    return lines
+
+
+def _table(title: str, found: list) -> list[str]:
+    from moe.cost import compiled
+
+    rows = compiled.table(found).items()
+    lines = [f"    {kind:<18}{count:>6} {_mebibytes(size)}" for kind, (count, size) in rows]
+    return [f"  {title}", *lines] if lines else ["  collectives of a step: none"]
 
 
 def _mebibytes(count: float) -> str:

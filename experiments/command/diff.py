@@ -1,6 +1,7 @@
 """`diff`: the fields in which two experiments differ."""
 
 import ast
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -8,8 +9,12 @@ from experiments.command.contract import Command
 from experiments.command.flags import Given
 from experiments.select import parse_name, resolve
 from experiments.text import columns, written
-from moe import fields, registry
+from moe import fields, files, registry
 from moe.registry import Mistake
+
+# What Python raises for a text that is none; the last two for one that is nested too deep.
+_NO_RECORD = (SyntaxError, ValueError, AttributeError, IndexError, TypeError)
+_NO_RECORD += (RecursionError, MemoryError)
 
 
 def act(words: Sequence[str], given: Given) -> None:
@@ -32,10 +37,11 @@ def difference(first: str, second: str, size: str) -> str:
 
 
 def _fields_named(name: str, size: str) -> dict[str, object]:
-    record = pathlib.Path(name) / "experiment.txt"
-    if record.is_file():
+    folder = files.place(name, f"diff {name}")
+    record = folder / "experiment.txt"
+    if os.path.lexists(record):
         return recorded(record)
-    if pathlib.Path(name).is_dir():
+    if folder.is_dir():
         raise Mistake(f"diff {name}: has no experiment.txt; name a folder ARM/seedN of a run")
     known = registry.names("study")
     if name.partition("/")[0] not in known:
@@ -48,7 +54,7 @@ def _fields_named(name: str, size: str) -> dict[str, object]:
 
 def recorded(record: pathlib.Path) -> dict[str, object]:
     """The fields in an experiment.txt, as `registry.fields` gives them; runs none of its code."""
-    leaves = {}
+    leaves, text = {}, files.text(record)
 
     def collect(call: ast.Call, prefix: str) -> None:
         if call.args or not isinstance(call.func, ast.Name):
@@ -64,9 +70,10 @@ def recorded(record: pathlib.Path) -> dict[str, object]:
                 collect(value, path + ".")
 
     try:
-        collect(ast.parse(record.read_text("utf-8")).body[-1].value, "")
-    except (SyntaxError, ValueError, AttributeError, IndexError, TypeError) as error:
-        raise Mistake(f"{record}: is not the record of an experiment ({error})") from error
+        collect(ast.parse(text).body[-1].value, "")
+    except _NO_RECORD as error:
+        why = files.words(error) or type(error).__name__
+        raise Mistake(f"{record}: is not the record of an experiment ({why})") from error
     return leaves
 
 

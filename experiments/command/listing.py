@@ -20,6 +20,7 @@ TITLES = {
     "layout": "layouts",
     "dispatch": "dispatchers",
     "overflow": "overflows",
+    "priority": "slot priorities",
     "kernel": "grouped products",
     "layer": "MoE layers",
     "experts": "experts",

@@ -1,10 +1,12 @@
 """`report`: the table, figures and page of a study again."""
 
+import os
 import pathlib
 from collections.abc import Sequence
 
 from experiments.command.contract import Command
 from experiments.command.flags import Given
+from moe import files
 from moe.registry import Mistake
 
 
@@ -24,11 +26,12 @@ def publish(directory: pathlib.Path) -> None:
 
 def study_directory(text: str) -> pathlib.Path:
     """The folder of a study that ran; raises Mistake unless it holds study.json."""
-    directory = pathlib.Path(text)
+    directory = files.place(text, f"report {text}")
     if not directory.is_dir():
-        state = "is a file" if directory.exists() else "does not exist"
+        state = "is no folder" if os.path.lexists(directory) else "does not exist"
+        state = "is a file" if directory.is_file() else state
         raise Mistake(f"report {text}: {state}; it takes the --workdir of a run")
-    if not (directory / "study.json").is_file():
+    if not os.path.lexists(directory / "study.json"):
         raise Mistake(f"report {text}: has no study.json; it takes the --workdir of a run")
     return directory
 

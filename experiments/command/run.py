@@ -1,5 +1,6 @@
 """`run`: trains, or resumes, the arms of a study, then writes their report."""
 
+import sys
 from collections.abc import Sequence
 
 from absl import flags as absl_flags
@@ -7,9 +8,10 @@ from absl import flags as absl_flags
 from experiments.command import report
 from experiments.command.contract import Command
 from experiments.command.flags import Given
-from experiments.runner.request import WHOLE_NUMBERS, Request
+from experiments.runner.request import MEMORY, SEEDS, Request, whole
 from experiments.select import parse_name
 from moe.devices import processes
+from moe.environment import wrong_libtpu
 from moe.registry import Mistake
 
 absl_flags.DEFINE_list("seeds", None, "these seeds instead of the study's own")
@@ -21,6 +23,9 @@ absl_flags.DEFINE_integer(
 )
 absl_flags.DEFINE_string("profile", None, "first and last step of a profile, as 10:12")
 absl_flags.DEFINE_string("wandb", None, "the Weights & Biases project that gets the metrics")
+absl_flags.DEFINE_enum(
+    "memory", "check", MEMORY, "what cannot fit by formula: check refuses it, ignore tries"
+)
 absl_flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of several, or auto")
 absl_flags.DEFINE_integer("num_processes", None, "how many train together")
 absl_flags.DEFINE_integer("process_id", None, "which of them this one is, from 0")
@@ -29,6 +34,9 @@ absl_flags.DEFINE_integer("process_id", None, "which of them this one is, from 0
 def act(words: Sequence[str], given: Given) -> None:
     """Joins the other processes, if there are any, trains, and writes the report."""
     asked = request(words[0], given)
+    wrong = wrong_libtpu()
+    if wrong:
+        print(f"warning: {wrong}", file=sys.stderr)
     if given.coordinator is not None:
         processes.join(given.coordinator, given.num_processes, given.process_id)
     from experiments.runner import run
@@ -56,14 +64,16 @@ def request(name: str, given: Given) -> Request:
         profile=given.profile,
         wandb=given.wandb,
         checkpoints=given.checkpoints,
+        memory=given.memory,
     )
 
 
 def seeds(texts: Sequence[str]) -> tuple[int, ...]:
     """The numbers that the words are; raises Mistake for other words."""
-    if not all(text.isascii() and text.isdigit() for text in texts):
-        raise Mistake(f"--seeds={','.join(texts)}: {WHOLE_NUMBERS}")
-    return tuple(map(int, texts))
+    numbers = [whole(text) for text in texts]
+    if None in numbers:
+        raise Mistake(f"--seeds={','.join(texts)}: {SEEDS}")
+    return tuple(numbers)
 
 
 def _mesh(given: Given) -> str | None:
@@ -84,7 +94,7 @@ COMMAND = Command(
     act=act,
     flags=(
         *("size", "arms", "seeds", "set", "workdir", "checkpoints", "jobs", "profile", "wandb"),
-        *("mesh", "coordinator", "num_processes", "process_id"),
+        *("memory", "mesh", "coordinator", "num_processes", "process_id"),
     ),
     examples=(
         "dense_topk_hash --workdir=runs/first --seeds=0,1",

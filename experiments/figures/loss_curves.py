@@ -43,8 +43,9 @@ class LossCurves:
         base = comparison.baseline
         band = "" if comparison.one_seed else "; the band spans the lowest to the highest seed"
         left = (
-            f"Left: training loss (line, running mean) and validation loss (markers){band}; the "
-            "first 3 % of training is off the top"
+            "Left: training loss (line, running mean) and validation loss (markers, before the end "
+            f"on a part of the held-out windows, of each desk its share){band}; the first 3 % of "
+            "training is off the top"
         )
         off = [name for _, name, _ in _levels_off(comparison)]
         beyond = (
@@ -52,9 +53,8 @@ class LossCurves:
         )
         left += f".{beyond} says where." if off else "."
         right = (
-            f" Right: validation loss minus that of {base} at the same seed and step, before "
-            "the end on a part of the held-out windows, which is where arms that lie on top of "
-            "each other on the left come apart."
+            f" Right: validation loss minus that of {base} at the same seed and step, which is "
+            "where arms that lie on top of each other on the left come apart."
         )
         for arm in _off_the_panel(comparison).values():
             end = number(arm.curve.eval_difference.mean[-1], 3, sign=True)

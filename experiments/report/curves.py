@@ -20,15 +20,9 @@ def curves(arm: str, runs: Runs) -> Curves:
         finished=bool(ended),
         peak_learning_rate=max(filter(finite, rates), default=None),
         train=_band([run.train for run in shown]),
-        eval=_band([_whole(run.evaluation) for run in shown]),
+        eval=_band([run.evaluation for run in shown]),
         eval_difference=_band(_eval_difference(shown, runs)),
     )
-
-
-def _whole(evaluation: dict[int, Point]) -> dict[int, Point]:
-    """The evaluations of all held-out windows; those of a part are not of the same text."""
-    most = max((point.held_out_tokens for point in evaluation.values()), default=0)
-    return {s: point for s, point in evaluation.items() if point.held_out_tokens == most}
 
 
 def _eval_difference(shown: list[Run], runs: Runs) -> list[dict[int, Point]]:

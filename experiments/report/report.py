@@ -12,6 +12,7 @@ from experiments.report.told import Told, tell
 from experiments.results.record import Comparison
 from experiments.results.runs import read
 from experiments.text import printable
+from moe import files
 
 RESULTS, SUMMARY, PAGE, FIGURES = "results.json", "results.md", "report.html", "figures"
 
@@ -25,11 +26,11 @@ def report(directory: str | Path) -> Path:
     directory = Path(directory)
     comparison = compare(read(directory))
     said = tell(comparison)
-    (directory / RESULTS).write_text(_json(comparison, said), encoding="utf-8")
-    (directory / SUMMARY).write_text(_markdown(comparison, said), encoding="utf-8")
+    files.write(directory / RESULTS, _json(comparison, said))
+    files.write(directory / SUMMARY, _markdown(comparison, said))
     drawings = draw.draw(comparison, directory / FIGURES)
     path = directory / PAGE
-    path.write_text(page(comparison, said, drawings), encoding="utf-8")
+    files.write(path, page(comparison, said, drawings))
     return path
 
 

@@ -1,7 +1,7 @@
 """study.json: what a study declared, what was asked of it, and what is to be said of its arms."""
 
 import dataclasses
-import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from moe.registry import Mistake
 
 FILE = "study.json"
 _ASKED = ("study", "size", "question", "baseline", "arms", "seeds")  # in every file
+_ALLOWS = "train.max_epochs="  # what a run may do is no part of what it is
 _SAME = ("study", "size", "question", "baseline", "overrides")  # in all runs of one folder
 
 
@@ -53,7 +54,7 @@ class Declaration:
             size=size,
             question=study.question,
             baseline=study.baseline,
-            overrides=tuple(overrides),
+            overrides=tuple(o for o in overrides if not o.startswith(_ALLOWS)),
             arms={arm: line for arm, line in study.arms if arm in asked},
             seeds=tuple(sorted(set(seeds))),
             **_told(study),
@@ -66,12 +67,12 @@ class Declaration:
         What a file of an older version does not say is that of the registered study.
         """
         path = directory / FILE
-        content = _parsed(path)
+        content = files.content(path)
         missing = [key for key in _ASKED if not isinstance(content, dict) or key not in content]
         if missing:
             raise Mistake(f"{path}: key {missing[0]!r} is missing; not written by a study run")
-        if not isinstance(content["arms"], dict) or not isinstance(content["seeds"], list):
-            raise Mistake(f"{path}: arms must map names to one line, seeds must be a list")
+        if wrong := _wrong(content):
+            raise Mistake(f"{path}: {wrong}")
         told = {}
         if not set(_READ) <= set(content) and content["study"] in registry.names("study"):
             told = _told(registry.lookup("study", content["study"]))
@@ -88,6 +89,10 @@ class Declaration:
 
     def write(self, directory: Path) -> None:
         """Adds its arms and seeds to what is there; raises Mistake for another study or size."""
+        files.write(directory / FILE, files.strict(self.joined(directory), indent=1) + "\n")
+
+    def joined(self, directory: Path) -> dict[str, Any]:
+        """What the file holds with this added; raises as `write`, and writes nothing."""
         path = directory / FILE
         before, content = _there(path), self.content()
         for key in _SAME:
@@ -100,7 +105,7 @@ class Declaration:
         lines = dict(registry.lookup("study", self.study).arms)
         content["arms"] = {arm: line for arm, line in lines.items() if arm in arms}
         content["seeds"] = sorted({*self.seeds, *before.get("seeds", [])})
-        files.write(path, json.dumps(content, indent=1) + "\n")
+        return content
 
     def content(self) -> dict[str, Any]:
         """As the file holds it."""
@@ -145,24 +150,32 @@ _READ = {
 }
 
 
-def _parsed(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Mistake(f"{path}: {error.strerror}; not a study directory") from None
-    except ValueError as error:
-        raise Mistake(f"{path}: not JSON ({error})") from None
-
-
 def _there(path: Path) -> dict[str, Any]:
     """What a run finds; raises Mistake, one line, when that is of no use."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        dict(found["arms"]), sorted({0, *found["seeds"]})
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise Mistake(
-            f"{path}: is damaged ({type(error).__name__}: {error}); repair or remove it"
-        ) from error
+        found = files.content(path)
+        wrong = _wrong(found)
+    except files.Unreadable as error:
+        wrong, found = error.why, {}
+    except (TypeError, KeyError) as error:
+        wrong, found = files.one_line(error), {}
+    if wrong:
+        raise Mistake(f"{path}: is damaged ({wrong}); repair or remove it")
     return found
+
+
+def _wrong(content: Mapping[str, Any]) -> str:
+    """What is wrong with arms, which are names of folders, or seeds; "" where nothing is."""
+    arms, seeds = content["arms"], content["seeds"]
+    if not isinstance(arms, dict) or not all(isinstance(line, str) for line in arms.values()):
+        return "arms must map names to one line, seeds must be a list"
+    odd = [arm for arm in arms if {arm} & {"", ".", ".."} or set(arm) & set("/\0") or arm[200:]]
+    if odd:
+        return f"arms has {odd[0][:40]!r}, which is no name of a folder"
+    if not isinstance(seeds, list):
+        return "arms must map names to one line, seeds must be a list"
+    if not all(type(seed) is int and seed >= 0 for seed in seeds):
+        return "seeds must be whole numbers >= 0"
+    return ""

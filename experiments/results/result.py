@@ -1,7 +1,6 @@
 """result.json: what one run came to."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,7 +67,7 @@ class Result:
         """Into the folder of its run, whole or not at all."""
         content = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         content["router"] = self.router and self.router.content()
-        files.write(directory / RESULT, json.dumps(content, indent=1) + "\n")
+        files.write(directory / RESULT, files.strict(content, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path, expected: Mapping[str, Any]) -> "Result":
@@ -91,6 +90,10 @@ class Result:
         for key in _OBJECTS:
             if not isinstance(content.get(key, {}), dict):
                 raise Mistake(f"{key} is not an object")
+        losses = {"val_loss": content["val_loss"], **content["desk_loss"]}
+        for key, value in losses.items():
+            if value is not None and not isinstance(value, int | float):
+                raise Mistake(f"{key}={value!r} is neither a number nor null")
         known = {field.name for field in dataclasses.fields(cls)}
         found = {key: value for key, value in content.items() if key in known}
         router = found.get("router")
@@ -99,17 +102,19 @@ class Result:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Mistake(f"cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise Mistake(f"not JSON ({error})") from None
+        content = files.content(path)
+    except files.Unreadable as error:
+        raise Mistake(error.why) from None
     if not isinstance(content, dict):
         raise Mistake("not a JSON object")
     return content
 
 
 def finite(value: object) -> bool:
-    """True for a finite number; JSON null, NaN and Infinity are not."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    """True for a finite number; JSON null, NaN, Infinity and what no float holds are not."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # of a whole number with hundreds of digits
+        return False

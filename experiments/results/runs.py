@@ -1,6 +1,6 @@
 """Reads a study directory: study.json, and result.json and metrics.jsonl of every run in it."""
 
-import json
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 from experiments.results import folder
 from experiments.results.declaration import Declaration
 from experiments.results.result import Result, finite
+from moe import files
 from moe.registry import Mistake
 
 FINISHED, DIVERGED, UNFINISHED = "finished", "diverged", "unfinished"
@@ -21,7 +22,6 @@ class Point:
     tokens: int
     nats: float | None
     learning_rate: float | None = None
-    held_out_tokens: int = 0  # of an evaluation; older lines do not say
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _run(directory: Path, arm: str, seed: int, declared: Declaration, problems: 
     train, evaluation = _metrics(directory, place / folder.METRICS, problems)
     result = None
     path = place / folder.RESULT
-    if (directory / path).exists():
+    if os.path.lexists(directory / path):
         expected = {"study": declared.study, "size": declared.size, "arm": arm, "seed": seed}
         try:
             result = Result.read(directory / path, expected)
@@ -114,21 +114,21 @@ def _status(result: Result | None, train: dict[int, Point]) -> str:
 def _metrics(directory: Path, path: Path, problems: list[str]) -> tuple[dict, dict]:
     """Train and eval points by step; a resumed run may repeat a step, and the last one counts."""
     curves: dict[str, dict[int, Point]] = {"train": {}, "eval": {}}
-    try:
-        lines = (directory / path).read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
+    if not os.path.lexists(directory / path):
         return {}, {}
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(f"{path.as_posix()}: cannot be read ({error}); curve left out")
+    try:
+        lines = files.text(directory / path).split("\n")
+    except files.Unreadable as error:
+        problems.append(f"{path.as_posix()}: {error.why}; curve left out")
         return {}, {}
     bad = []
     for number, text in enumerate(lines, start=1):
         if not text.strip():
             continue
         try:
-            line = json.loads(text)
+            line = files.parsed(text)
             curves[line["kind"]][int(line["step"])] = _point(line)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             if number < len(lines):  # the last line of a killed run may be cut short
                 bad.append(number)
     if bad:
@@ -140,8 +140,7 @@ def _metrics(directory: Path, path: Path, problems: list[str]) -> tuple[dict, di
 def _point(line: dict) -> Point:
     """The loss without auxiliary terms where it is given; older lines have the whole loss alone."""
     nats = line.get("val_loss", line.get("nats", line.get("loss")))
-    held_out = line.get("held_out_tokens", 0)
-    return Point(int(line["tokens"]), nats, line.get("learning_rate"), held_out)
+    return Point(int(line["tokens"]), nats, line.get("learning_rate"))
 
 
 def _comparable(runs: list[Run], problems: list[str]) -> list[Run]:

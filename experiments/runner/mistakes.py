@@ -1,24 +1,70 @@
 """Which errors are the user's or the machine's, said in one line, and which are bugs."""
 
 import errno
+import os
+import pathlib
+import re
 
 from moe.files import Failed, words
 from moe.registry import Mistake
 
-# Failures of the machine, not of the program: full disk, permission, read-only file system.
+LONGEST = 2000  # characters of a line
+# Failures of the machine, not of the program: full disk, permission, a file of another kind.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.EROFS, *_NO_ROOM}
+_NO_PATH = {errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+_NO_PATH |= {errno.ENOTEMPTY, errno.ENXIO, errno.ENODEV, errno.EXDEV}
+_NO_DEVICE = {errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.ENOTCONN}
+_NO_DEVICE |= {errno.ETIMEDOUT, errno.ENOMEM, errno.EAGAIN, errno.ETXTBSY}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, *_NO_ROOM, *_NO_PATH, *_NO_DEVICE}
+_MEMORY = "; lower train.batch or data.sequence_length, raise train.accumulate, set model.remat"
 
 
-def is_mistake(error: Exception) -> bool:
-    """Whether the user or the machine is the cause, so one line says all; the rest are bugs."""
-    refused = isinstance(error, OSError) and error.errno in _ENVIRONMENT
-    return refused or isinstance(error, Mistake | Failed)
+def is_mistake(error: BaseException, workdir: object = None) -> bool:
+    """Whether the user or the machine is the cause, so one line says all; the rest are bugs.
+
+    workdir: a file that is gone below it was removed while the run went on.
+    """
+    if isinstance(error, Mistake | Failed) or _out_of_memory(error):
+        return True
+    if not isinstance(error, OSError):
+        return False
+    gone = error.errno == errno.ENOENT and workdir and error.filename
+    return error.errno in _REFUSED or bool(gone and _inside(error.filename, workdir))
 
 
-def line(error: Exception, workdir: object = None) -> str:
+def line(error: BaseException, workdir: object = None) -> str:
     """The error in one line; a full disk is told with its folder, which the system leaves out."""
-    if isinstance(error, OSError) and error.errno in _NO_ROOM and workdir:
-        where = error.filename or f"--workdir={workdir}"
-        return f"{where}: {error.strerror}; what is saved is kept; the same command resumes"
-    return words(error)
+    if _out_of_memory(error):
+        text = f"out of memory: {words(error)[:300].rstrip('.') or 'the system gave none'}{_MEMORY}"
+        return printable(text + "; what is saved is kept, and the same command resumes")
+    if not isinstance(error, OSError) or isinstance(error, Failed) or error.strerror is None:
+        return printable(words(error))
+    where = error.filename or (f"--workdir={workdir}" if workdir else "")
+    text = f"{where}: {error.strerror}" if where else f"[Errno {error.errno}] {error.strerror}"
+    if error.errno in _NO_ROOM and workdir:
+        text += "; what is saved is kept; the same command resumes"
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """The text as a terminal can show it on one line: no controls, and its middle left out."""
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", _escaped, text)
+    if len(text) <= LONGEST:
+        return text
+    half = LONGEST // 2
+    return f"{text[:half]} ... ({len(text):,} characters) ... {text[-half:]}"
+
+
+def _escaped(found: re.Match) -> str:
+    return found[0].encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _inside(path: str | bytes, folder: object) -> bool:
+    above = os.path.abspath(str(folder))
+    return pathlib.Path(os.path.abspath(os.fsdecode(path))).is_relative_to(above)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Of numpy, Python or XLA, whose error is known by name: nothing is imported for it here."""
+    xla = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
+    return isinstance(error, MemoryError) or (xla and "RESOURCE_EXHAUSTED" in str(error))

@@ -1,5 +1,6 @@
 """What a terminal or a log sees of runs: a bar or a line, weighted by cost, with the time left."""
 
+import contextlib
 import datetime
 import sys
 import time
@@ -41,7 +42,8 @@ class Progress:
         """Writes a line above the bar, in one process if several train together."""
         if not is_first():
             return
-        self._bar.write(line, file=sys.stderr)
+        with contextlib.suppress(OSError):  # nobody reads any more: no reason to end a run
+            self._bar.write(line, file=sys.stderr)
 
     def take(self, arm: str, seed: int, row: dict) -> None:
         """Shows one report of a run."""
@@ -49,7 +51,8 @@ class Progress:
         if row["kind"] == "step":
             gained = row["step"] - self._steps[arm, seed]
             self._steps[arm, seed] = row["step"]
-            self._bar.update(gained * self._prices[arm] / 1e6)
+            with contextlib.suppress(OSError):
+                self._bar.update(gained * self._prices[arm] / 1e6)
         elif row["kind"] == "train":
             self._show(run, self._length[arm], row)
         elif row["kind"] == "stopped":
@@ -66,7 +69,8 @@ class Progress:
             self.say("MFU is left out: unknown device, no peak in moe/cost/accelerators.py")
         text = progress_line(run, steps, row)
         if not self._bar.disable:
-            self._bar.set_description(text)
+            with contextlib.suppress(OSError):
+                self._bar.set_description(text)
         elif time.monotonic() - self._spoke >= EVERY_S:
             self._spoke = time.monotonic()
             self.say(text)

@@ -8,18 +8,21 @@ import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from experiments.select import resolve
-from moe import registry
+from moe import files, registry
 from moe.checkpoint import places
+from moe.data.data import SEED
+from moe.fields import check_value
 from moe.registry import Mistake
 
 if TYPE_CHECKING:  # it imports JAX
     from moe.devices.mesh import Mesh
 
 _BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](/[^/\s#?*\[\]]+)+/?")
-WHOLE_NUMBERS = "must be whole numbers >= 0 separated by commas"
+MEMORY = ("check", "ignore")
+SEEDS = f"must be whole numbers {get_args(SEED)[1].rule(int)} separated by commas"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Request:
       processes: how many were joined before the run; None if a cluster knows.
       profile: "FIRST:LAST", steps of a profile of every run, in its folder.
       wandb: the project of Weights & Biases that gets the metrics too.
+      memory: "check" refuses, by formula, what the memory cannot hold; "ignore" tries it.
       checkpoints: a folder, or gs://BUCKET/PATH, that gets the checkpoints, as ARM/seedN, and a
         copy of the metrics; None is each run's own folder.
       experiments: arm -> experiment of seed 0, resolved from what stands above.
@@ -60,6 +64,7 @@ class Request:
     profile: str | None = None
     wandb: str | None = None
     checkpoints: str | None = None
+    memory: str = "check"
     experiments: dict[str, Any] = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):
@@ -73,8 +78,9 @@ class Request:
         self._be("arms", tuple(experiments))
         self._be("seeds", _checked_seeds(seeds))
         self._be("overrides", tuple(self.overrides))
-        self._be("workdir", pathlib.Path(self.workdir))
         self._check_wandb()
+        if self.memory not in MEMORY:
+            raise Mistake(f"--memory={self.memory}: must be {' or '.join(MEMORY)}")
         self.profiled()
         self._be("checkpoints", _checked_checkpoints(self.checkpoints))
         if isinstance(self.mesh, str) and self.mesh != "auto":
@@ -98,7 +104,7 @@ class Request:
         if self.profile is None:
             return None
         parts = self.profile.split(":")
-        steps = [int(part) for part in parts if part.isascii() and part.isdigit()]
+        steps = [step for step in map(whole, parts) if step is not None]
         last = min(experiment.train.steps for experiment in self.experiments.values())
         if len(parts) != 2 or len(steps) != 2 or not 1 <= steps[0] <= steps[1] <= last:
             raise Mistake(
@@ -116,7 +122,7 @@ class Request:
                 f"--workdir={given}: must be a folder, which locks and appends need; "
                 "a bucket takes the checkpoints, by --checkpoints=gs://BUCKET/PATH"
             )
-        _check_folder("workdir", given)
+        self._be("workdir", _folder("workdir", given))
 
     def _check_wandb(self) -> None:
         project = self.wandb
@@ -128,10 +134,13 @@ class Request:
 
 def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     given = f"--seeds={','.join(map(str, seeds))}"
-    if not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
-        raise Mistake(f"{given}: {WHOLE_NUMBERS}")
-    if max(seeds) >= 2**32:
-        raise Mistake(f"{given}: must be below 2**32")
+    if not seeds:
+        raise Mistake(f"{given}: {SEEDS}")
+    try:
+        for seed in seeds:
+            check_value(SEED, seed, given)
+    except Mistake:
+        raise Mistake(f"{given}: {SEEDS}") from None
     if len(set(seeds)) < len(seeds):
         raise Mistake(f"{given}: names a seed twice")
     return tuple(seeds)
@@ -142,23 +151,28 @@ def _checked_checkpoints(given: str | None) -> str | None:
     if given is None:
         return None
     if "://" not in given and given:
-        _check_folder("checkpoints", given)
-        return str(pathlib.Path(given).absolute())
+        return str(_folder("checkpoints", given).absolute())
     if not _BUCKET.fullmatch(given):
         raise Mistake(f"--checkpoints={given}: must be a folder or gs://BUCKET/PATH")
     places.at(given).make()
     return given.rstrip("/")
 
 
-def _check_folder(flag: str, given: str) -> None:
-    if "\0" in given:
-        raise Mistake(f"--{flag}={given!r}: is no path, it has a null character")
-    folder = pathlib.Path(given)
+def _folder(flag: str, given: str) -> pathlib.Path:
+    """The folder that the flag names, there or to be made."""
+    folder = files.place(given, f"--{flag}={given}")
     try:
-        there = [above for above in [folder, *folder.absolute().parents] if above.exists()]
+        there = [above for above in [folder, *folder.absolute().parents] if os.path.lexists(above)]
     except OSError as error:
         raise Mistake(f"--{flag}={given}: is no path here ({error.strerror})") from error
     if not there[0].is_dir():
-        raise Mistake(f"--{flag}={given}: {there[0]} is a file, not a folder")
+        kind = "is a file, not a folder" if there[0].is_file() else "is no folder"
+        raise Mistake(f"--{flag}={given}: {there[0]} {kind}")
     if not os.access(there[0], os.W_OK):
         raise Mistake(f"--{flag}={given}: {there[0]} cannot be written to")
+    return folder
+
+
+def whole(text: str) -> int | None:
+    """The number that up to 18 ASCII digits spell; None for another text."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None

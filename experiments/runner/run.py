@@ -2,11 +2,14 @@
 
 import contextlib
 import dataclasses
+import os
+import pathlib
 from collections.abc import Callable
 
 from experiments.results.declaration import Declaration
-from experiments.results.folder import ELSEWHERE, Task
-from experiments.runner import together, workers
+from experiments.results.folder import ELSEWHERE, METRICS, RESULT, Task
+from experiments.results.result import Result
+from experiments.runner import memory, together, workers
 from experiments.runner.request import Request
 from moe import fields, files
 from moe.devices.mesh import in_use
@@ -26,28 +29,44 @@ def run(request: Request, on_log: Callable[[str, int, dict], None] | None = None
     that holds other experiments or is in use; Interrupted when a signal stopped the runs, which
     then have saved. A second signal raises KeyboardInterrupt at once.
     """
-    mesh, workdir = request.provided(), request.workdir
-    tasks = [_task(request, arm) for arm in request.arms]
+    mesh = request.provided()
+    tasks = workers.dearest_first([_task(request, arm) for arm in request.arms])
+    asked = Declaration.of(
+        request.study, request.size, request.arms, request.seeds, request.overrides
+    )
+    asked.joined(request.workdir)
     for task in tasks:
         for seed in task.seeds:
+            _places(task, seed)
             _same_experiment(task, seed)
             _same_checkpoints(task, seed)
+            _whole_result(task, seed)
+    if mesh is not None:
+        on_log = on_log or (lambda arm, seed, row: None)
+    left = [task for task in tasks if not all(map(task.finished, task.seeds))]
+    if request.memory == "check" and left:
+        count = workers.side_by_side(tasks, request.jobs, on_log)
+        memory.check(left, count, mesh.size if mesh else 1)
+    with contextlib.ExitStack() as held:
+
+        def begin():
+            """Writes for the first time: all that can be checked is checked."""
+            if is_first():
+                _made(request.workdir)
+                held.enter_context(files.hold(request.workdir, called="--workdir"))
+                asked.write(request.workdir)
+
+        if mesh is not None:
+            held.enter_context(in_use(mesh))
+        held.enter_context(together.watching())
+        workers.run(tasks, request.jobs, begin, on_log)
+
+
+def _made(workdir: pathlib.Path) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Mistake(f"--workdir={workdir}: cannot be made ({error.strerror})") from error
-    with contextlib.ExitStack() as held:
-        if is_first():
-            held.enter_context(files.hold(workdir, called="--workdir"))
-            asked = Declaration.of(
-                request.study, request.size, request.arms, request.seeds, request.overrides
-            )
-            asked.write(workdir)
-        if mesh is not None:
-            held.enter_context(in_use(mesh))
-            on_log = on_log or (lambda arm, seed, row: None)
-        held.enter_context(together.watching())
-        workers.run(tasks, request.jobs, on_log)
 
 
 def _task(request: Request, arm: str) -> Task:
@@ -64,14 +83,25 @@ def _task(request: Request, arm: str) -> Task:
     )
 
 
+def _places(task: Task, seed: int) -> None:
+    """Raises Mistake where another kind of thing has the name of a folder or a file of the run."""
+    run = task.directory(seed)
+    for path in (run.parent, run, run / "checkpoints", run / "tensorboard"):
+        if os.path.lexists(path) and not path.is_dir():
+            raise Mistake(f"{path}: must be a folder; remove it")
+    for name in (METRICS, "experiment.txt", "tokenizer.json", RESULT):
+        if (run / name).exists() and not (run / name).is_file():
+            raise Mistake(f"{run / name}: must be a plain file; remove it")
+
+
 def _same_experiment(task: Task, seed: int) -> None:
     """Raises Mistake when the run's folder holds another experiment."""
     path = task.directory(seed) / "experiment.txt"
-    if not path.exists():
+    if not os.path.lexists(path):
         return
     text = fields.expression(dataclasses.replace(task.experiment, seed=seed))
     asked = fields.identity(text).splitlines()
-    found = fields.identity(path.read_text(encoding="utf-8")).splitlines()
+    found = fields.identity(files.text(path)).splitlines()
     for there, here in zip(found, asked, strict=False):
         if there != here:
             raise Mistake(
@@ -88,9 +118,21 @@ def _same_checkpoints(task: Task, seed: int) -> None:
     if not (directory / "experiment.txt").exists() or task.finished(seed):
         return
     note, here = directory / ELSEWHERE, directory / "checkpoints"
-    there = note.read_text(encoding="utf-8").strip() if note.exists() else None
+    there = files.text(note).strip() if os.path.lexists(note) else None
     if there != task.checkpoints and (there or here.exists()):
         raise Mistake(
             f"--checkpoints={task.checkpoints or ''}: {directory} has its checkpoints in "
             f"{there or here}; go on there, or choose another --workdir"
         )
+
+
+def _whole_result(task: Task, seed: int) -> None:
+    """Raises Mistake when a run looks finished whose result is not its own, or not whole."""
+    path = task.directory(seed) / RESULT
+    if not task.finished(seed):
+        return
+    expected = {"study": task.study, "size": task.size, "arm": task.arm, "seed": seed}
+    try:
+        Result.read(path, expected)
+    except Mistake as error:
+        raise Mistake(f"{path}: {error}; remove it, and the same command makes it again") from None

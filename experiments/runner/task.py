@@ -17,7 +17,7 @@ def run_task(
     """Runs the seeds of one arm one after the other, in this process.
 
     on_log gets (seed, row) for everything that `moe.training.loop.train` reports, and rows of kind
-    "diverged", "stopped" and "finished"; stop is that of `train`.
+    "begun", "diverged", "stopped" and "finished"; stop is that of `train`.
     """
     from moe.devices.processes import agreed, is_first
     from moe.training.loop import Stopped
@@ -27,7 +27,10 @@ def run_task(
     if not todo or stop():
         return
     dataset = dataset_of(task.experiment)
+    message = task.experiment.epochs(dataset.one_pass)
+    on_log(todo[0], {"kind": "notice", "message": message})
     for seed in todo:
+        on_log(seed, {"kind": "begun"})
         try:
             run_one(task, seed, dataset, lambda row, seed=seed: on_log(seed, row), stop)
         except FloatingPointError as error:
@@ -40,11 +43,11 @@ def run_task(
 
 
 def dataset_of(experiment: Any) -> Any:
-    """The text of an experiment; raises Mistake where its routers expect other labels."""
+    """The text of an experiment; raises Mistake where it does not fit."""
     from moe.data.loader import load
 
     dataset = load(experiment.data, experiment.model.vocab_size)
-    experiment.check_labels(dataset)
+    experiment.check_text(dataset)
     return dataset
 
 
@@ -70,7 +73,7 @@ def run_one(
             # Processes of a killed run may be about to die.
             held.enter_context(files.hold(directory, patience_s=60, called="--workdir"))
             files.write(directory / "experiment.txt", text)
-            files.write(directory / "tokenizer.json", dataset.tokenizer.json)
+            files.write(directory / "tokenizer.json", dataset.tokenizer.sealed)
             (directory / DIVERGED).unlink(missing_ok=True)
             if task.checkpoints:
                 files.write(directory / ELSEWHERE, f"{task.checkpoints}\n")
@@ -106,7 +109,7 @@ def _result(task: Task, experiment: Any, dataset: Any, trained: Any) -> Result:
         flops_by_part=cost.flops_by_part,
         tokens=experiment.train.steps * tokens_per_step,
         steps=experiment.train.steps,
-        router=evaluation.router(experiment.model),
+        router=evaluation.router(experiment),
         hash=_hash_report(experiment.model, trained, dataset.corpus),
         baselines=ngram.baselines(dataset),
         timing={

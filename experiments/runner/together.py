@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from experiments.runner.mistakes import line
+from experiments.runner.mistakes import is_mistake, line
 
 
 @contextlib.contextmanager
@@ -23,9 +23,11 @@ def watching() -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
+        gone = f"another one is gone ({line(error)[:200]})"
+        why = line(error) if is_mistake(error) else gone  # the former of this one's memory
         print(
-            f"error: process {jax.process_index()} of {jax.process_count()}: another one is gone "
-            f"({line(error)[:200]}); the same commands, in all processes, resume",
+            f"error: process {jax.process_index()} of {jax.process_count()}: {why}; "
+            "the same commands, in all processes, resume",
             file=sys.stderr,
             flush=True,
         )

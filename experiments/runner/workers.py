@@ -10,47 +10,73 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from experiments.results.folder import Task
 from experiments.runner import huge_pages, interrupts
 from experiments.runner.mistakes import is_mistake, line
 from experiments.runner.progress import Progress
 from experiments.runner.task import run_task
+from moe import files
 from moe.devices import processes
 from moe.registry import Mistake
 
 _ASKED: list[int] = []  # the signals that this process got, if it is one of those below
 
 
+def dearest_first(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks by the FLOPs of a token, so that the last ones to end are short."""
+    return sorted(tasks, key=_price, reverse=True)
+
+
+def _price(task: Task) -> float:
+    from moe.cost.account import flops_per_token
+
+    return flops_per_token(task.experiment.model, task.experiment.data.sequence_length)
+
+
+def side_by_side(tasks: Sequence[Task], jobs: int, on_log: Callable | None) -> int:
+    """How many runs train at the same time, each in a process of its own if they are several."""
+    if _here(jobs, on_log):
+        return 1
+    return min(jobs or _cores(), len(tasks) - 1 + len(tasks[-1].seeds))
+
+
+def _here(jobs: int, on_log: Callable | None) -> bool:
+    return on_log is not None or (not jobs and _accelerator())
+
+
 def run(
-    tasks: Sequence[Task], jobs: int, on_log: Callable[[str, int, dict], None] | None = None
+    tasks: Sequence[Task],
+    jobs: int,
+    begin: Callable[[], None],
+    on_log: Callable[[str, int, dict], None] | None = None,
 ) -> None:
     """Runs the tasks, dearest first, with a progress bar on a terminal and else lines.
 
-    jobs and on_log are those of `experiments.runner.run.run`, which says what is raised.
+    jobs and on_log are those of `experiments.runner.run.run`, which says what is raised; begin is
+    called when the text of every task is there, and fits it.
     """
-    from moe.cost.account import flops_per_token
-
-    def price(task):
-        return flops_per_token(task.experiment.model, task.experiment.data.sequence_length)
-
-    tasks = sorted(tasks, key=price, reverse=True)
     with (
-        Progress(tasks, [price(task) for task in tasks]) as progress,
+        Progress(tasks, [_price(task) for task in tasks]) as progress,
         interrupts.listening() as stopping,
     ):
-        if on_log is not None or (not jobs and _accelerator()):
+        here = _here(jobs, on_log)
+        if not here:
+            progress.say("corpus, tokeniser and baselines (about a minute the first time)")
+        stopping.nothing_to_save = processes.alone()
+        _prepare(tasks, counted=not here)
+        begin()
+        stopping.nothing_to_save = False
+        if here:
             for task in tasks:
                 _run_here(task, progress, on_log, stopping)
         else:
-            progress.say("corpus, tokeniser and baselines (about a minute the first time)")
-            stopping.nothing_to_save = True
-            _prepare(tasks)
-            stopping.nothing_to_save = False
             # The last arm goes seed by seed, so that no core waits long at the end.
             *first, last = tasks
+            count = side_by_side(tasks, jobs, on_log)
             tasks = [*first, *(dataclasses.replace(last, seeds=(seed,)) for seed in last.seeds)]
-            _run_processes(tasks, min(jobs or _cores(), len(tasks)), progress, stopping)
+            _run_processes(tasks, count, progress, stopping)
     if stopping.asked or progress.stopped:
         raise stopping.stopped(progress.stopped_line())
 
@@ -65,18 +91,23 @@ def _run_here(task: Task, progress: Progress, on_log, stopping: interrupts.Stopp
     run_task(task, take, lambda: processes.anyone(stopping.asked))
 
 
-def _prepare(tasks: Sequence[Task]) -> None:
-    """Makes the corpus, tokeniser and baselines once, before processes would all wait for them."""
+def _prepare(tasks: Sequence[Task], counted: bool) -> None:
+    """Makes the text of all that is left to do, before anything of the runs is written.
+
+    counted: its baselines too, for which processes would all wait.
+    """
     from moe.analysis import ngram
     from moe.data.loader import load
 
     datasets = {}
-    for experiment in (task.experiment for task in tasks):
-        text = experiment.data, experiment.model.vocab_size
+    for task in tasks:
+        if all(map(task.finished, task.seeds)):
+            continue
+        text = task.experiment.data, task.experiment.model.vocab_size
         if text not in datasets:
             datasets[text] = load(*text)
-        experiment.check_labels(datasets[text])
-    for dataset in datasets.values():
+        task.experiment.check_text(datasets[text])
+    for dataset in datasets.values() if counted else ():
         ngram.baselines(dataset)
 
 
@@ -86,6 +117,7 @@ def _run_processes(
     """Runs the tasks in `jobs` processes; the first that fails stops the others, then raises."""
     context = multiprocessing.get_context("spawn")
     rows, cores, stop = context.Queue(), context.Queue(), context.Event()
+    doing = context.RawArray("q", 3 * jobs)  # of each process: its number, its task, its seed
     for j in range(jobs):
         cores.put(j)
     # A process cannot end before its rows are read, so a thread reads whatever else happens here.
@@ -98,19 +130,24 @@ def _run_processes(
         with (
             huge_pages.in_new_processes(),
             concurrent.futures.ProcessPoolExecutor(
-                jobs, mp_context=context, initializer=_start, initargs=(rows, cores, stop, jobs)
+                jobs, mp_context=context, initializer=_start, initargs=(rows, cores, stop, doing)
             ) as pool,
         ):
             with interrupts.ignored():  # a process inherits that: only this one hears Ctrl-C
-                futures = [pool.submit(_work, task) for task in tasks]
+                futures = [pool.submit(_work, task, n) for n, task in enumerate(tasks)]
+            workers = multiprocessing.active_children()
             try:
                 _finish(futures, stopping)
+            except concurrent.futures.process.BrokenProcessPool as error:
+                _end(workers, seconds=30)
+                rows.cancel_join_thread()  # the one that was killed may have held the queue
+                raise files.Failed(_killed(workers, tasks, doing)) from error
             except BaseException as error:
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 at_once = isinstance(error, KeyboardInterrupt)  # a killed run resumes
                 _end(multiprocessing.active_children(), seconds=0 if at_once else 30)
-                rows.cancel_join_thread()  # one that was killed may have held the queue
+                rows.cancel_join_thread()
                 raise
     finally:
         stopping.also = lambda: None
@@ -137,13 +174,36 @@ def _end(processes: Sequence[multiprocessing.Process], seconds: float) -> None:
         process.kill()
 
 
-def _start(rows, cores, stop, jobs: int) -> None:
+def _killed(workers: Sequence[Any], tasks: Sequence[Task], doing: Sequence[int]) -> str:
+    """Which run of which process came to which end, in one line, and how to go on."""
+    own = {doing[n]: (tasks[doing[n + 1]].arm, doing[n + 2]) for n in range(0, len(doing), 3)}
+    ends = {process.pid: process.exitcode for process in workers if process.exitcode}
+    told = {pid: code for pid, code in ends.items() if code != -signal.SIGTERM}  # as others are
+    lines = []
+    for pid, code in (told or ends).items():
+        arm, seed = own.get(pid, ("a process that had not begun", None))
+        name = arm if seed is None else f"{arm} seed {seed}"
+        lines.append(f"{name}: {_end_of(code)}")
+    return f"{'; '.join(lines) or 'a process is gone'}; the same command resumes"
+
+
+def _end_of(code: int) -> str:
+    if code >= 0:
+        return f"its process ended with code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else "a signal"
+    why = ", most often for want of memory: lower --jobs or train.batch" * (name == "SIGKILL")
+    return f"its process was killed by {name} (signal {-code}){why}"
+
+
+def _start(rows, cores, stop, doing) -> None:
     """In a new process: claims its share of the cores before JAX starts its threads."""
-    global _ROWS, _STOP
+    global _ROWS, _STOP, _DOING, _PLACE
+    jobs = len(doing) // 3
     _ROWS, _STOP = rows, stop
     signal.signal(signal.SIGTERM, lambda number, frame: _ASKED.append(number))
     threading.Thread(target=_die_with_parent, daemon=True).start()
     j = cores.get()
+    _DOING, _PLACE = doing, slice(3 * j, 3 * j + 3)
     if hasattr(os, "sched_setaffinity"):
         mine = sorted(os.sched_getaffinity(0))[j::jobs]
         if mine:
@@ -156,16 +216,18 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _work(task: Task) -> str | None:
-    """Runs a task; returns the line of a mistake, whose traceback would be lost on its way."""
+def _work(task: Task, n: int) -> str | None:
+    """Runs a task, the nth; returns the line of a mistake, whose traceback would be lost."""
 
     def send(seed, row):
+        _DOING[_PLACE] = os.getpid(), n, seed
         _ROWS.put((task.arm, seed, row))
 
+    send(task.seeds[0], {"kind": "begun"})
     try:
         run_task(task, send, lambda: bool(_ASKED) or _STOP.is_set())
-    except (Mistake, OSError) as error:
-        if not is_mistake(error):
+    except Exception as error:
+        if not is_mistake(error, task.workdir):
             raise
         return f"{task.arm}: {line(error, task.workdir)}"
     return None

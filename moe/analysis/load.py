@@ -21,6 +21,7 @@ class Load:
 
     load_E: np.ndarray  # assignments, served or not
     dropped: np.ndarray  # how many were not served, one axis less
+    unserved: np.ndarray  # the share of the tokens that no expert served, one axis less
 
     @property
     def asked(self) -> np.ndarray:
@@ -54,6 +55,11 @@ def dead_experts(load_E: np.ndarray) -> np.ndarray:
     """How many experts get less than 1 % of an even share."""
     f_E = fractions(load_E)
     return (f_E < 0.01 / f_E.shape[-1]).sum(axis=-1)
+
+
+def drop_rate(load: Load) -> np.ndarray:
+    """Share of the assignments that were not served; 0 where none was asked for."""
+    return load.dropped / np.where(load.asked > 0, load.asked, 1)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -106,10 +112,18 @@ METRICS = (
     ),
     Metric(
         "drop_rate",
-        lambda load: load.dropped / load.asked,
+        drop_rate,
         title="Drop rate (%)",
         short="drop %",
-        note="assignments dropped, mean over MoE layers",
+        note="assignments asked for and dropped by router or dispatcher, mean over MoE layers",
+        shown=lambda value: f"{100 * value:.2f}",
+    ),
+    Metric(
+        "unserved_rate",
+        lambda load: load.unserved,
+        title="Tokens unserved (%)",
+        short="unserved %",
+        note="tokens that no routed expert serves, mean over MoE layers",
         shown=lambda value: f"{100 * value:.2f}",
     ),
     Metric(
@@ -134,7 +148,7 @@ class RouterLoad:
     """The `router` of result.json: how a model's routers loaded its experts on held-out text.
 
     Attributes:
-      causal, causal_in_training: whether no router looked at later tokens.
+      causal, causal_in_training: whether no layer's output depended on later tokens.
       layers: the MoE layers, counted from 0.
       metrics: name -> a number for each of them; what a run of an older version did not measure
         is not there.

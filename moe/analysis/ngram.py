@@ -5,7 +5,6 @@ section 3. The context ends at the first token of the window, as the model's doe
 With a shorter context the order is lower, and the highest order in use has raw counts.
 """
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ import numpy as np
 from absl import logging
 
 from moe import files
+from moe.data.sources.contract import room
 from moe.registry import Mistake
 
 if TYPE_CHECKING:
@@ -140,11 +140,13 @@ def baselines(dataset: "Dataset") -> dict:
     name = f"baselines-{data.sequence_length}-{data.held_out_windows}.json"
     path = dataset.tokens.folder / name
     try:
-        cached = json.loads(path.read_text())
+        cached = files.unsealed(path.read_text("utf-8"))
         if cached["fingerprint"] == dataset.fingerprint:
             return cached["nats"]
-    except (OSError, ValueError, KeyError):
+    except FileNotFoundError:
         pass
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logging.warning("%s is damaged (%s) and is made again", path, files.words(error))
     logging.info("data: counting n-grams")
     one_V = unigram(dataset.count_V)
     model = KneserNey(dataset.sample_S, dataset.vocab_size)
@@ -155,7 +157,8 @@ def baselines(dataset: "Dataset") -> dict:
         rows[desk] = -np.log(one_V[batch.target_BL]), -np.log(five_BL)
     nats = _means(list(rows.values()))
     nats["by_desk"] = {desk: _means([pair]) for desk, pair in rows.items()}
-    files.write(path, json.dumps({"fingerprint": dataset.fingerprint, "nats": nats}).encode())
+    with room(path.parent):
+        files.write(path, files.sealed({"fingerprint": dataset.fingerprint, "nats": nats}))
     return nats
 
 

@@ -2,9 +2,8 @@
 
 import os
 import pathlib
-import shutil
 
-from moe.files import digest, numbers
+from moe.files import digest, numbers, remove, text
 
 
 class Folder:
@@ -26,7 +25,7 @@ class Folder:
         """Removes what a kill or a failure left half written or half deleted."""
         deleted = [path.name for path in self.path.glob(f"{step}.deleted")]
         for name in (*self.unfinished(step), *deleted):
-            shutil.rmtree(self.path / name, ignore_errors=True)
+            remove(self.path / name)
 
     def steps(self) -> list[int]:
         """The steps that have a finished checkpoint, whole or damaged, in order."""
@@ -57,7 +56,7 @@ class Folder:
 
     def read(self, name: object, file: str) -> str:
         """The text of a file; raises OSError when there is none."""
-        return (self.path / str(name) / file).read_text(encoding="utf-8")
+        return text(self.path / str(name) / file)
 
     def write(self, name: object, file: str, text: str) -> None:
         """Writes a file."""
@@ -67,7 +66,7 @@ class Folder:
         """Deletes a folder, which loses its name first: it is there whole, or not at all."""
         gone = self.path / f"{name}.deleted"
         (self.path / str(name)).rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        remove(gone)
 
     def has(self, name: object) -> bool:
         """Whether something has that name."""

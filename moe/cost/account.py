@@ -1,16 +1,22 @@
-"""Parameters, FLOPs and bytes of an experiment by formula.
+"""Parameters and FLOPs of an experiment by formula.
 
-A multiply-add is two FLOPs; only matrix products count. Attention is counted as it is computed,
-over the full square of positions. tests/cost/test_cost.py checks the formulas against compiled HLO.
+A multiply-add is two FLOPs; only matrix products count, as often as the forward pass of training
+computes them and whatever their factors are: `Router.products` counts those of frozen weights too,
+and "mixing" those that carry tokens to the slots of a soft plan and back. Attention is counted as
+it is computed, over the full square of positions. tests/cost/ checks the formulas against compiled
+HLO.
 """
 
 import dataclasses
+import functools
 
 import jax
 
 from moe.experiment import Experiment
+from moe.model.layer import MoE
 from moe.model.transformer import Transformer
 from moe.params import split_state
+from moe.routers.contract import Router
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +29,6 @@ class Account:
       params_by_part: total parameters by part.
       flops_by_part: forward matrix-product FLOPs per token; "dispatch" is not in the sum.
       flops_per_token: their sum without "dispatch".
-      memory_bytes: estimates for training; activations for one microbatch.
     """
 
     params_total: int
@@ -31,7 +36,6 @@ class Account:
     params_by_part: dict[str, int]
     flops_by_part: dict[str, float]
     flops_per_token: float
-    memory_bytes: dict[str, int]
 
 
 def params_by_part(model: Transformer, tokens: int | None = None) -> dict[str, int]:
@@ -64,12 +68,18 @@ def params_by_part(model: Transformer, tokens: int | None = None) -> dict[str, i
 def served(model: Transformer, tokens: int) -> list[float]:
     """Feed-forward experts per token in each MoE layer; null experts take their even share."""
     moe = model.sparse
-    share = moe.num_experts / moe.routed_experts
-    return [router.choices(moe.routed_experts, tokens) * share for router in model.routers]
+    share, T = moe.num_experts / moe.routed_experts, _group(moe, tokens)
+    return [router.choices(moe.routed_experts, T) * share for router in model.routers]
 
 
+def _group(moe: MoE, tokens: int) -> int:
+    """How many of that many tokens are routed together."""
+    return max(1, tokens // moe.dispatch.groups(tokens))
+
+
+@functools.cache  # of one router in thousands of layers
 def _size(init, *sizes: int) -> int:
-    """Learned parameters that `init` makes; FLOPs count each of them once per token."""
+    """Learned parameters that `init` makes."""
     if init is None:
         return 0
     shapes = jax.eval_shape(lambda: init(jax.random.key(0), *sizes))  # touches no device
@@ -86,14 +96,42 @@ def flops_by_part(model: Transformer, length: int, tokens: int) -> dict[str, flo
         "dense_ffn": 2.0 * params["dense_ffn"],
         "experts": 2.0 * params["experts"],
         "shared_experts": 2.0 * params["shared_experts"],
-        "router": 2.0 * params["router"],
+        "null_experts": 0.0,
+        "router": 0.0,
+        "mixing": 0.0,
         "head": 2.0 * D * model.vocab_size,
         "dispatch": 0.0,
     }
     if model.moe is not None:
-        E, dispatch = model.moe.num_experts, model.moe.dispatch
-        parts["dispatch"] = sum(dispatch.overhead(tokens, K, E, D) for K in served(model, tokens))
+        for router, K in zip(model.routers, served(model, tokens), strict=True):
+            for part, flops in _flops_of_routing(model.moe, router, K, (tokens, D)).items():
+                parts[part] += flops
     return parts
+
+
+def _flops_of_routing(
+    moe: MoE, router: Router, K: float, sizes: tuple[int, int]
+) -> dict[str, float]:
+    """What one MoE layer costs beside its networks, K of them serving one of the tokens.
+
+    Null experts compute every token, or their own slots where tokens are mixed.
+
+    Args:
+      sizes: the tokens in one call, and D.
+    """
+    (tokens, D), E = sizes, moe.routed_experts
+    found = {"router": 2.0 * router.products(D, E)}
+    if router.mixes:
+        T = _group(moe, tokens)
+        slots = router.choices(E, T)  # per token, of all experts
+        found["mixing"] = 4.0 * T * slots * D
+    else:
+        slots = E
+        found["dispatch"] = moe.dispatch.overhead(tokens, K, moe.num_experts, D)
+    if moe.null is not None:
+        combine = 0 if router.mixes else moe.null.count * D
+        found["null_experts"] = 2.0 * (moe.null.products(D) * slots / E + combine)
+    return found
 
 
 def flops_per_token(model: Transformer, length: int, tokens: int | None = None) -> float:
@@ -110,35 +148,10 @@ def account(experiment: Experiment) -> Account:
     model, length = experiment.model, experiment.data.sequence_length
     tokens = experiment.tokens_per_call
     total, active = params_by_part(model), params_by_part(model, tokens)
-    learned = sum(total.values())
     return Account(
-        params_total=learned,
+        params_total=sum(total.values()),
         params_active=sum(active.values()),
         params_by_part=total,
         flops_by_part=flops_by_part(model, length, tokens),
         flops_per_token=flops_per_token(model, length, tokens),
-        memory_bytes={
-            "parameters": 4 * learned,
-            "gradients": 4 * learned,
-            "optimizer": 8 * learned,
-            "activations": _activation_bytes(experiment),
-        },
     )
-
-
-def _activation_bytes(experiment: Experiment) -> int:
-    """What the backward pass keeps of one microbatch, without fusion and remat: an estimate."""
-    model, a = experiment.model, experiment.model.attention
-    D, L, sparse = model.model_width, experiment.data.sequence_length, len(model.moe_layers)
-    size = 2 if model.dtype == "bfloat16" else 4
-    heads = (2 * a.num_heads + 2 * a.num_kv_heads) * a.head_width
-    attention = 3 * D + 2 * heads + 2 * a.num_heads * L
-    dense = 2 * D + (model.ffn.matrices + 1) * model.ffn.width
-    per_token = model.num_layers * attention + (model.num_layers - sparse) * dense
-    if model.moe is not None:
-        experts, shared = model.moe.experts, model.moe.shared
-        routed = 2 * D + (experts.matrices + 1) * experts.width
-        per_token += sparse * 2 * D + sum(served(model, experiment.tokens_per_call)) * routed
-        if shared is not None:
-            per_token += sparse * (2 * D + (shared.ffn.matrices + 1) * shared.ffn.width)
-    return round(experiment.tokens_per_call * (size * per_token + 2 * 4 * model.vocab_size))

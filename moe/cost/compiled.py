@@ -1,6 +1,9 @@
 """What a compiled program holds: its collectives, how often each runs, and the bytes they carry.
 
-Read from the text of optimized HLO, where a loop is a computation that names its trip count.
+Read from the text of optimized HLO. On TPU some stand in fusions: a sum of which a device keeps a
+part is a fused all-reduce and dynamic-slice, and does the work of a reduce-scatter; one that runs
+beside other work is started in one fusion, named again in those that it runs beside, and ended in
+another.
 """
 
 import dataclasses
@@ -9,14 +12,27 @@ import re
 
 import numpy as np
 
-KINDS = "ragged-all-to-all|all-to-all|all-gather|all-reduce|reduce-scatter|collective-permute"
-_START = re.compile(rf"\s({KINDS})(-start)?\(")
-_SHAPE = re.compile(r"\b([a-z]+\d+(?:e\d+m\d+\w*)?|pred)\[([\d,]*)\]")
-_HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
-_CALLED = re.compile(
-    r"(?:body|condition|to_apply|calls)=(%?[\w.\-]+)|branch_computations=\{([^}]*)\}"
+from moe.cost.hlo import Instruction, Program, elements
+
+KINDS = (
+    "ragged-all-to-all",
+    "all-to-all",
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "collective-permute",
 )
-_TRIPS = re.compile(r'known_trip_count[^\d]*"(\d+)"')
+_SHAPE = re.compile(r"\b([a-z]+\d+(?:e\d+m\d+\w*)?|pred)\[([\d,]*)\]")
+_RANGE = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"  # sizes of 0, 1, ..., and the order of its axes
+_MESH = re.compile(
+    rf"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\({_RANGE}\))? ?\{{([^}}]*)\}}"
+)
+_PACKED = re.compile(rf"replica_groups=\[(\d+),(\d+)\]<={_RANGE}")
+_LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]+)\}")
+_STARTS = 'custom_call_target="AsyncCollectiveStart"'
+_BESIDE = "async_collective_fusion_config"  # in all places that name a collective beside work
+_SLICE = "dynamic-slice"
+_KEEPS = ("bitcast", "copy", "reshape", "convert", "transpose")  # all of what goes in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +40,14 @@ class Collective:
     """One collective operation of a program.
 
     Attributes:
-      kind: its name in HLO.
+      kind: its name in HLO; a fused all-reduce that leaves each device its part is told as the
+        reduce-scatter that it is.
       shape: of the largest array that it returns on a device, as HLO writes it: f32[8,64].
-      group: the devices that exchange with each other.
+      group: the devices that exchange with each other; () is all of them.
       runs: how often one run of the program executes it.
       bytes: what it returns to a device, all runs together.
+      sure: whether it always runs so often. In a branch it may not run at all; in a loop whose
+        length the program does not say it is counted once.
     """
 
     kind: str
@@ -36,31 +55,70 @@ class Collective:
     group: tuple[int, ...]
     runs: int
     bytes: int
+    sure: bool = True
 
 
 def collectives(text: str) -> list[Collective]:
     """All collectives of a program, except those of a device with itself."""
-    bodies = _computations(text)
+    program = Program(text)
+    fused = program.fused()
     found = []
-    for name, runs in _runs(bodies).items():
-        for line in bodies[name]:
-            match = _START.search(line)
-            if match and runs and "=" in line[: match.start()]:
-                one = _collective(line, match, runs)
-                found += [one] if len(one.group) != 1 else []
+    for (name, sure), runs in program.runs().items():
+        here = program.computations[name]
+        for one in here.values():
+            kind = one.opcode.removesuffix("-start")
+            if kind not in KINDS or not runs or not _begins(one, here):
+                continue
+            parts = _parts(one, here) if kind == "all-reduce" and name in fused else []
+            kind, types = ("reduce-scatter", parts) if parts else (kind, _returned(one, kind))
+            shapes = [shape for each in types for shape in _SHAPE.findall(each)]
+            group = _group(one.attributes)
+            if len(group) != 1:
+                sizes = [_bytes(*shape) for shape in shapes]
+                largest = "{}[{}]".format(*shapes[int(np.argmax(sizes))])
+                found.append(Collective(kind, largest, group, runs, runs * sum(sizes), sure))
     return found
 
 
-def _collective(line: str, match: re.Match, runs: int) -> Collective:
-    types = _SHAPE.findall(line[line.index("=") : match.start()])
-    sizes = [_bytes(*each) for each in types]
-    largest = max(range(len(sizes)), key=sizes.__getitem__)
-    total = sum(sizes)
-    if match[2]:  # the result of a start holds what goes in beside what comes out
-        total = sizes[-1] if match[1] == "all-gather" else total // 2
-        total = max(total, sizes[largest] if match[1] == "all-gather" else total)
-    shape = "{}[{}]".format(*types[largest])
-    return Collective(match[1], shape, _group(line), runs, runs * total)
+def _begins(one: Instruction, here: dict[str, Instruction]) -> bool:
+    """Whether it begins here, and does not run on beside other work, or end."""
+    if _BESIDE not in one.attributes:
+        return True
+    begun = {
+        name for other in here.values() if _STARTS in other.attributes for name in other.operands
+    }
+    reached, names = {one.name}, [one.name]
+    while names:
+        name = names.pop()
+        new = [o.name for o in here.values() if name in o.operands and o.name not in reached]
+        reached |= set(new)
+        names += new
+    return bool(begun & reached)
+
+
+def _parts(one: Instruction, here: dict[str, Instruction]) -> list[str]:
+    """The types of the slices of its result; none where something reads the whole of it."""
+    found = []
+    for reader in here.values():
+        if one.name in reader.operands:
+            keeps = reader.opcode in _KEEPS
+            inner = _parts(reader, here) if keeps else [reader.type] * (reader.opcode == _SLICE)
+            if not inner:
+                return []
+            found += inner
+    return found
+
+
+def _returned(one: Instruction, kind: str) -> list[str]:
+    """The types of what it returns to a device.
+
+    The result of a start holds what goes in, what comes out and, of some, marks; that of an
+    all-reduce only what comes out.
+    """
+    outer = elements(one.type)
+    if one.opcode != kind and (kind != "all-reduce" or outer[0].startswith("(")):
+        return elements(outer[1])
+    return outer
 
 
 def _bytes(kind: str, dims: str) -> int:
@@ -68,58 +126,46 @@ def _bytes(kind: str, dims: str) -> int:
     return math.prod(int(d) for d in dims.split(",") if d) * bits // 8
 
 
-def _group(line: str) -> tuple[int, ...]:
+def _group(attributes: str) -> tuple[int, ...]:
     """Devices of the first group: written out, by axes of a mesh, or as a transposed range."""
-    listed = re.search(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]+)\}", line)
+    listed = _LISTED.search(attributes)
     if listed:
-        return tuple(int(d) for d in listed[1].split(","))
-    named = re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", line)
+        return tuple(sorted({int(d) for d in listed[1].split(",")}))
+    named = _MESH.search(attributes)
     if named:
-        return _along(re.findall(r"'(\w+)'=(\d+)", named[1]), re.findall(r"'(\w+)'", named[2]))
-    packed = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line)
+        axes = [int(size) for size in re.findall(r"=(\d+)", named[1])]
+        devices = _range(named[2] or ",".join(map(str, axes)), named[3]).reshape(axes)
+        return _along(re.findall(r"'(\w+)'", named[1]), devices, named[4])
+    packed = _PACKED.search(attributes)
     if not packed:
         return ()
-    dims = [int(d) for d in packed[3].split(",")]
-    order = [int(d) for d in packed[4].split(",")] if packed[4] else range(len(dims))
-    devices = np.arange(math.prod(dims)).reshape(dims).transpose(*order)
-    return tuple(devices.reshape(int(packed[1]), int(packed[2]))[0].tolist())
+    devices = _range(packed[3], packed[4]).reshape(int(packed[1]), int(packed[2]))
+    return tuple(sorted(devices[0].tolist()))
 
 
-def _along(axes: list[tuple[str, str]], chosen: list[str]) -> tuple[int, ...]:
-    """The devices that differ from device 0 along the chosen axes only."""
-    sizes = [int(size) for _, size in axes]
-    cut = tuple(slice(None) if axis in chosen else 0 for axis, _ in axes)
-    return tuple(np.arange(math.prod(sizes)).reshape(sizes)[cut].ravel().tolist())
+def _range(sizes: str, order: str | None) -> np.ndarray:
+    """0, 1, ... in that shape, its axes in that order."""
+    dims = [int(d) for d in sizes.split(",")]
+    axes = [int(d) for d in order.split(",")] if order else range(len(dims))
+    return np.arange(math.prod(dims)).reshape(dims).transpose(*axes)
 
 
-def _computations(text: str) -> dict[str, list[str]]:
-    """Name -> lines; the one where the program begins is named ""."""
-    bodies: dict[str, list[str]] = {}
-    lines: list[str] = []
-    for line in text.splitlines():
-        head = _HEAD.match(line)
-        if head:
-            lines = bodies.setdefault("" if head[1] else head[2], [])
-        lines.append(line)
-    return bodies
+def _along(names: list[str], devices: np.ndarray, chosen: str) -> tuple[int, ...]:
+    """The devices that differ from the first one along the chosen axes, or parts of axes, only.
 
-
-def _runs(bodies: dict[str, list[str]]) -> dict[str, int]:
-    """How often each computation runs; a loop of unknown length counts once."""
-    runs = dict.fromkeys(bodies, 0)
-
-    def visit(name, times):
-        runs[name] += times
-        for line in bodies[name]:
-            trips = _TRIPS.search(line)
-            often = times * int(trips[1]) if trips and " while(" in line else times
-            for called in _CALLED.findall(line):
-                for callee in re.findall(r"[\w.\-]+", " ".join(called)):
-                    if callee in bodies:
-                        visit(callee, often)
-
-    visit("", 1)
-    return runs
+    A part of an axis is written 'axis':(4)2: of what follows its first 4 parts, 2.
+    """
+    kept = []
+    for axis, size in zip(names, devices.shape, strict=True):
+        index = np.arange(size)
+        part = re.search(rf"'{axis}'(?::\((\d+)\)(\d+))?", chosen)
+        if part is None:
+            index = index[:1]
+        elif part[1]:
+            inner = size // (int(part[1]) * int(part[2]))
+            index = index[: inner * int(part[2]) : inner]
+        kept.append(index)
+    return tuple(sorted(devices[np.ix_(*kept)].ravel().tolist()))
 
 
 def table(found: list[Collective]) -> dict[str, tuple[int, int]]:

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from moe.data.sources.contract import Folder, Packages, Tfds, parse
-from moe.fields import AtLeast
+from moe.fields import AtLeast, Within
 from moe.registry import Mistake
 
 DESKS = ("drama", "scripture", "geography", "code", "languages")
 BANDS = 8
-
+SEED = Annotated[int, Within(0, 2**31, "[)")]  # of batches and parameters, as jax.random.key takes
 
 WORD_CLASSES = ("end", "space", "mark", "number", "function", "capital", "word", "inside")
 
@@ -36,7 +36,7 @@ class Data:
 
     tokenizer: Literal["bpe", "bytes"] = "bpe"
     sequence_length: Annotated[int, AtLeast(1)] = 128
-    held_out_windows: Annotated[int, AtLeast(1)] = 64
+    held_out_windows: Annotated[int, Within(1, 2**20)] = 64
     label: Literal["desk", "class", "frequency", "word"] = "desk"
     source: str = "packages"
     max_documents: Annotated[int, AtLeast(1)] | None = None

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from moe.data import labels
-from moe.data.data import Data
+from moe.data.data import SEED, Data
 from moe.data.prepare import prepare, root
 from moe.data.sources.documents import Document
 from moe.data.token_files import Split, Tokens
-from moe.fields import check_fields
+from moe.fields import check_fields, check_value
 from moe.registry import Mistake
 
 THREADS = 2  # that read ahead of the consumer
@@ -62,6 +62,7 @@ class Dataset:
       count_V: int64, how often each id stands in the training tokens.
       byte_V: int64, bytes of each id's text; 0 for the end of a document.
       windows: number of training windows, an epoch.
+      one_pass: tokens of an epoch.
       held_out_rows: desk -> number of held-out windows, at most data.held_out_windows.
       tokens: the documents behind it.
     """
@@ -82,6 +83,7 @@ class Dataset:
                 f"data.sequence_length={data.sequence_length}: longer than the training text, "
                 f"{len(tokens.train.id)} tokens"
             )
+        self.one_pass = self.windows * data.sequence_length
         self._batches = {}
         self._held_out = {desk: self._held_out_of(desk) for desk in self.desks}
         self.held_out_rows = {desk: len(b.id_BL) for desk, b in self._held_out.items()}
@@ -145,8 +147,7 @@ class Dataset:
         if key not in self._batches:
             import grain
 
-            if not 0 <= seed < 2**32:
-                raise Mistake(f"seed={seed}: must be in [0, 2**32)")
+            check_value(SEED, seed, "seed")
             if batch_size < 1:
                 raise Mistake(f"batch_size={batch_size}: must be >= 1")
             order = grain.MapDataset.range(self.windows).seed(seed).shuffle().repeat(None)

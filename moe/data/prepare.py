@@ -8,10 +8,8 @@ import contextlib
 import dataclasses
 import hashlib
 import io
-import json
 import math
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,17 +18,19 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
+from moe import files
 from moe.data import token_files, tokenizer
 from moe.data.data import Data
 from moe.data.sources import catalogue, desks, folder, packages
-from moe.data.sources.contract import Folder, Packages, SourceError, Tfds
+from moe.data.sources.contract import Folder, Packages, SourceError, Text, Tfds, room
 from moe.data.sources.documents import Document
-from moe.files import hold
+from moe.files import content, hold, place, remove
 
 
 def root(data_dir: str | os.PathLike | None = None) -> Path:
     """The folder that holds everything: the argument, else $MOE_DATA_DIR, else ~/.cache/moe."""
-    path = Path(data_dir or os.environ.get("MOE_DATA_DIR") or "~/.cache/moe").expanduser()
+    named = os.fspath(data_dir or os.environ.get("MOE_DATA_DIR") or "~/.cache/moe")
+    path = place(named, f"data_dir={named}")
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -41,7 +41,7 @@ def root(data_dir: str | os.PathLike | None = None) -> Path:
 
 
 CORPUS = Path("desk_corpus") / desks.VERSION  # where TFDS puts corpus.DeskCorpus
-FORMAT = 2  # of the files that `store` writes
+FORMAT = 3  # of the files that `store` writes
 TOKENIZER_BYTES = 2**28  # of text that a tokeniser is trained on; of more text, a sample
 
 
@@ -52,6 +52,16 @@ def prepare(
 
     Raises SourceError (a Mistake) with one line when something cannot be had.
     """
+    with room(root):
+        tokens = _of_source(data, vocab_size, root, given)
+        if given is None:
+            _note(root, data, vocab_size, len(tokens.train.id))
+        return tokens
+
+
+def _of_source(
+    data: Data, vocab_size: int, root: Path, given: list[Document] | None
+) -> token_files.Tokens:
     if given is not None:
         name = hashlib.sha256(repr([dataclasses.astuple(d) for d in given]).encode()).hexdigest()
         return _prepared(data, vocab_size, _made(root / "given" / name[:16]), lambda: given)
@@ -59,14 +69,40 @@ def prepare(
         case Tfds(names):
             sets = [catalogue.find(name) for name in names]
             with hold(root, math.inf):
-                fingerprint = catalogue.fingerprint(sets)
-                return _tokens(data, vocab_size, root, fingerprint, lambda: catalogue.read(sets))
+                key, fingerprint = catalogue.key(sets, root / "sets"), catalogue.fingerprint(sets)
+                source = _Source(key, fingerprint, lambda: catalogue.read(sets))
+                return _tokens(data, vocab_size, root, source)
         case Folder(path):
-            files = folder.scan(path)
-            root = _made(root / "folders" / folder.state(files)[:16])
-            return _prepared(data, vocab_size, root, lambda: folder.documents(path, files))
+            place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+            found = folder.scan(path, root / "folders" / f"{place}.json")
+            root = _made(root / "folders" / folder.fingerprint(found)[:16])
+            return _prepared(data, vocab_size, root, lambda: folder.documents(path, found))
         case Packages():
             return _prepared(data, vocab_size, root, _packages(root), desks.FINGERPRINT)
+
+
+def one_pass(data: Data, vocab_size: int) -> int | None:
+    """Tokens of the training text when it was prepared last; None where that is not known.
+
+    Reads and makes no text, so it may be old news of a source that changed since.
+    """
+    folder = Path(os.environ.get("MOE_DATA_DIR") or "~/.cache/moe").expanduser()
+    try:
+        return files.unsealed(_noted(folder, data, vocab_size).read_text("utf-8"))["tokens"]
+    except (OSError, ValueError):
+        pinned = data.text == Packages() and data.max_documents is None
+        return desks.TOKENS.get((data.tokenizer, vocab_size)) if pinned else None
+
+
+def _noted(root: Path, data: Data, vocab_size: int) -> Path:
+    what = repr((data.source, data.max_documents, data.tokenizer, vocab_size))
+    return root / "passes" / f"{hashlib.sha256(what.encode()).hexdigest()[:16]}.json"
+
+
+def _note(root: Path, data: Data, vocab_size: int, tokens: int) -> None:
+    path, text = _noted(root, data, vocab_size), files.sealed({"tokens": tokens})
+    if not path.is_file() or path.read_bytes() != text.encode():
+        files.write(_made(path.parent) / path.name, text)
 
 
 def _made(root: Path) -> Path:
@@ -110,14 +146,14 @@ def _prepared(
 
             return read(corpus, fingerprint)
 
-        return _tokens(data, vocab_size, root, fingerprint, text)
+        return _tokens(data, vocab_size, root, _Source(fingerprint, fingerprint, text))
 
 
 def _fingerprint(corpus: Path) -> str | None:
     """Of the prepared corpus; None when it is not there or not whole."""
     try:
-        return json.loads((corpus / "metadata.json").read_text())["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return content(corpus / "metadata.json")["fingerprint"]
+    except (ValueError, KeyError, TypeError):
         return None
 
 
@@ -126,7 +162,7 @@ def _prepare_corpus(root: Path, found: Sequence) -> None:
         from moe.data.sources.corpus import DeskCorpus
 
         for broken in [root / CORPUS, *(root / CORPUS.parent).glob("incomplete.*")]:
-            shutil.rmtree(broken, ignore_errors=True)
+            remove(broken)
         silence = io.StringIO()  # TFDS prints and draws bars
         with (
             tempfile.TemporaryDirectory() as downloads,
@@ -137,25 +173,34 @@ def _prepare_corpus(root: Path, found: Sequence) -> None:
             builder.download_and_prepare(download_dir=downloads)
 
 
-def _tokens(
-    data: Data, vocab_size: int, root: Path, fingerprint: str, read: Callable
-) -> token_files.Tokens:
-    """Tokens from the cache, else of the `moe.data.sources.contract.Text` that `read` gives."""
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """The key of its content, its fingerprint, and what gives its text."""
+
+    key: str
+    fingerprint: str
+    read: Callable[[], Text]
+
+
+def _tokens(data: Data, vocab_size: int, root: Path, source: _Source) -> token_files.Tokens:
+    """Tokens from the cache, else of the text of the source."""
     limit = data.max_documents
     few = "" if limit is None else f"-{limit}"
-    name = f"{FORMAT}-{data.tokenizer}-{vocab_size}{few}-{fingerprint[:16]}"
+    name = f"{FORMAT}-{data.tokenizer}-{vocab_size}{few}-{source.key[:16]}"
     kept = root / "tokens" / name
     tokens = token_files.read(kept)
     if tokens is None:
         with _timed("read"):
-            text = read()
+            text = source.read()
         with _timed(f"tokeniser {data.tokenizer}-{vocab_size}"):
             coder = tokenizer.Tokenizer(tokenizer.BYTES)
             if data.tokenizer == "bpe":
                 coder = tokenizer.train(_sample(text.splits["train"], limit), vocab_size)
         with _timed("tokens"), _appearing(kept) as temporary:
-            token_files.write(temporary, fingerprint, text, coder, limit)
+            token_files.write(temporary, source.fingerprint, text, coder, limit)
         tokens = token_files.read(kept)
+        if tokens is not None and (said := tokens.alike.line(data.source)):
+            logging.warning("%s", said)
     if tokens is None:
         raise SourceError(f"{kept}: is damaged as soon as it was written; check the disk")
     return tokens
@@ -193,5 +238,5 @@ def _appearing(folder: Path) -> Iterator[Path]:
         whole = Path(temporary) / folder.name
         whole.mkdir()
         yield whole
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         os.rename(whole, folder)

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import hashlib
 import io
-import json
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,11 +14,12 @@ import numpy as np
 from absl import logging
 
 from moe import files
-from moe.data import tokenizer
-from moe.data.sources.contract import Rows, Text
+from moe.data import overlap, tokenizer
+from moe.data.sources import contents
+from moe.data.sources.contract import SPLITS, Rows, SourceError, Text
 from moe.registry import Mistake
 
-CHECKED = 2**30  # bytes: of a longer file only the length is checked when it is opened
+CHECKED = 2**30  # bytes: a longer file is hashed only when its size, inode or times are new
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,10 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """A tokenised corpus and the folder that holds it; count_V is of the training tokens."""
+    """A tokenised corpus and the folder that holds it; count_V is of the training tokens.
+
+    `alike` says what of the held-out text stands in that of training.
+    """
 
     folder: Path
     fingerprint: str
@@ -62,6 +65,7 @@ class Tokens:
     classes: tuple[str, ...]
     tokenizer: tokenizer.Tokenizer
     count_V: np.ndarray
+    alike: overlap.Alike
     train: Split
     held_out: Split
 
@@ -76,16 +80,47 @@ def write(
       limit: documents of each part of each split, at most.
     """
     files.write(folder / "tokenizer.json", coder.json.encode())
-    index: dict[str, Any] = {"corpus": corpus, "tokenizer": coder.fingerprint}
-    index |= {"desks": text.desks, "classes": text.classes, "splits": {}}
-    for split, parts in text.splits.items():
-        chunks = (chunk for rows in parts for chunk in limited(rows, limit))
+    held_out, left_out, digests = set(), [], {}
+    count_V = np.zeros(0, np.int64)  # of the split that comes last, which is training's
+    for split in reversed(SPLITS):  # training leaves out what is held out
+        chunks = (c for rows in text.splits[split] for c in limited(rows, limit))
+        chunks = _apart(chunks, held_out, left_out if split == "train" else None)
         count_V = _write_split(folder, split, chunks, coder)
         names = [f"{split}.npy", f"{split}-documents.npz"]
-        index["splits"][split] = [files.digest(folder / name) for name in names]
-        if split == "train":
-            index["count"] = count_V.tolist()
-    (folder / "index.json").write_text(json.dumps(index))
+        digests[split] = [files.digest(folder / name) for name in names]
+    if not count_V.any():
+        raise SourceError(f"corpus: all {len(left_out)} training documents are held out too")
+    index: dict[str, Any] = {"corpus": corpus, "tokenizer": coder.fingerprint}
+    index |= {"desks": text.desks, "classes": text.classes, "count": count_V.tolist()}
+    index["splits"] = {split: digests[split] for split in SPLITS}
+    index["alike"] = dataclasses.asdict(_alike(folder, len(left_out), index))
+    (folder / "index.json").write_text(files.sealed(index))
+
+
+def _apart(chunks: Iterable[list[dict]], held_out: set[bytes], left_out: list | None):
+    """The chunks as they are, their texts noted in `held_out`; or those of training without them.
+
+    Keys of the rows that are left out are appended to `left_out`.
+    """
+    for chunk in chunks:
+        digest = [hashlib.sha256(row["text"].encode()).digest() for row in chunk]
+        if left_out is None:
+            held_out.update(digest)
+        else:
+            rows = list(zip(chunk, digest, strict=True))
+            left_out += [row["key"] for row, own in rows if own in held_out]
+            chunk = [row for row, own in rows if own not in held_out]
+        if chunk:
+            yield chunk
+
+
+def _alike(folder: Path, left_out: int, index: dict) -> overlap.Alike:
+    """What the files of both splits have in common."""
+    train, held_out = (_read_split(folder, split, *index["splits"][split]) for split in SPLITS)
+    run = max(1, round(overlap.RUN_BYTES * len(held_out.id) / max(1, held_out.bytes.sum())))
+    return overlap.Alike(
+        left_out, *overlap.near(train.id, held_out.id, held_out.tokens, run), run=run
+    )
 
 
 def limited(rows: Rows, limit: int | None) -> Iterable[list[dict]]:
@@ -132,8 +167,9 @@ def _head(file: io.BufferedIOBase, count: int) -> None:
 def read(folder: Path) -> Tokens | None:
     """The tokens that `write` left there; None when they are not there or damaged."""
     try:
-        index = json.loads((folder / "index.json").read_text())
+        index = files.unsealed((folder / "index.json").read_text("utf-8"))
         coder = _checked(folder / "tokenizer.json", index["tokenizer"], Path.read_bytes).decode()
+        alike = overlap.Alike(**index["alike"])
         count_V = np.array(index["count"], np.int64)
         splits = {name: _read_split(folder, name, *row) for name, row in index["splits"].items()}
         names = tuple(index["desks"]), tuple(index["classes"])
@@ -144,7 +180,7 @@ def read(folder: Path) -> Tokens | None:
         logging.warning("%s is damaged (%s) and is made again", folder, error)
         return None
     fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return Tokens(folder, fingerprint, *names, tokenizer.Tokenizer(coder), count_V, **splits)
+    return Tokens(folder, fingerprint, *names, tokenizer.Tokenizer(coder), count_V, alike, **splits)
 
 
 def _read_split(folder: Path, split: str, tokens: str, documents: str) -> Split:
@@ -162,6 +198,13 @@ def _read_split(folder: Path, split: str, tokens: str, documents: str) -> Split:
 
 
 def _checked(path: Path, sha256: str, opened: Callable):
-    if path.stat().st_size <= CHECKED and files.digest(path) != sha256:
+    """What `opened` makes of a file that has this hash; raises Mistake for another one."""
+    found = path.stat()
+    if found.st_size <= CHECKED:
+        digest = files.digest(path)
+    else:
+        memory = path.with_name(f"{path.stem}-hashed.json")
+        (digest,) = contents.digests({str(path): contents.state(found)}, memory)
+    if digest != sha256:
         raise Mistake(f"{path.name} is not the file that was written")
     return opened(path)

@@ -18,6 +18,7 @@ from moe.registry import Mistake
 
 RUN = 1000  # characters without a break between words
 AT_ONCE = 2**22  # characters that are encoded at once
+_SEALED = re.compile(r'(?P<json>.*), "seal": "(?P<seal>[^"]*)"}', re.DOTALL)
 _RUN = re.compile(rf"\S{{{RUN},}}|\s{{{RUN},}}")
 
 
@@ -30,6 +31,7 @@ class Tokenizer:
       byte_V: int64, bytes of each id's text; 0 for the end.
       json: what rebuilds it (`from_json`).
       fingerprint: SHA-256 of json.
+      sealed: json with the fingerprint as its last field; what `read` checks.
     """
 
     def __init__(self, text: str):
@@ -49,6 +51,11 @@ class Tokenizer:
         self.end = len(self._pieces)
         self.vocab_size = self.end + 1
         self.byte_V = np.array([len(piece) for piece in self._pieces] + [0], np.int64)
+
+    @property
+    def sealed(self) -> str:
+        """What a run saves."""
+        return f'{self.json.removesuffix("}")}, "seal": "{self.fingerprint}"}}'
 
     def encode(self, text: str) -> np.ndarray:
         """Ids of the text, uint16; no end of document."""
@@ -80,13 +87,24 @@ def _encoded(bpe: tokenizers.Tokenizer, parts: list[str]) -> Iterator[np.ndarray
 
 
 def read(path: Path) -> Tokenizer:
-    """The tokeniser that a run saved as tokenizer.json; raises Mistake with one line."""
+    """The tokeniser that a run saved as tokenizer.json; raises Mistake with one line.
+
+    Its seal is checked where there is one; older runs have none.
+    """
     try:
-        return Tokenizer(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        whole = _SEALED.fullmatch(text)
+        coder = Tokenizer(whole["json"] + "}" if whole else text)
     except OSError as error:
         raise Mistake(f"{path}: cannot be read: {error.strerror}") from error
     except Exception as error:  # the library raises bare Exceptions
         raise Mistake(f"{path}: is not a tokeniser ({words(error)})") from error
+    if whole and whole["seal"] != coder.fingerprint:
+        raise Mistake(
+            f"{path}: is not the file that was written, its seal does not fit; copy that of "
+            "another run of the study, which is the same"
+        )
+    return coder
 
 
 BYTES = json.dumps({"type": "bytes"})

@@ -61,7 +61,8 @@ def parse(text: str) -> Mesh:
             raise Mistake(f"--mesh={text}: {no_such('axis', axis, AXES)}")
         if axis in axes:
             raise Mistake(f"--mesh={text}: names {axis} twice")
-        if not (number.isascii() and number.isdigit() and 1 <= int(number[:9]) <= LARGEST):
+        short = number.isascii() and number.isdigit() and len(number) <= 9
+        if not short or not 1 <= int(number) <= LARGEST:
             raise Mistake(
                 f"--mesh={text}: {axis}:{number} must be a number of devices, as in {axis}:2"
             )
@@ -77,6 +78,10 @@ def obstacle(mesh: Mesh, experiment: Any) -> str | None:
         over = math.prod(getattr(mesh, axis) for axis in TABLE[letter])
         if size % over:
             return f"{what} must be divisible by {' * '.join(TABLE[letter])}={over}"
+    try:
+        experiment.check_drops(mesh.expert)
+    except Mistake as error:
+        return str(error)
     return None
 
 
@@ -171,12 +176,29 @@ def provide(text: str, experiments: Mapping[str, Any], processes: int | None = 1
 
 
 def in_use(mesh: Mesh, devices: Sequence[Any] | None = None):
-    """A context in which the mesh is in use, over the first of the devices, or those given."""
+    """A context in which the mesh is in use, over the first of the devices, or those given.
+
+    Neighbours in the mesh are neighbours in a TPU's torus as far as may be; an axis of the torus
+    is split where the mesh asks for it, which `jax.make_mesh` does on TPU v5e only.
+    """
     import jax
+    from jax.experimental import mesh_utils
 
     axes = mesh.axes()
     auto = (jax.sharding.AxisType.Auto,) * len(axes)
     devices = jax.devices()[: mesh.size] if devices is None else devices
-    return jax.set_mesh(
-        jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=auto, devices=devices)
+    placed = mesh_utils.create_device_mesh(
+        tuple(axes.values()), devices, allow_split_physical_axes=True
+    )
+    return jax.set_mesh(jax.sharding.Mesh(placed, tuple(axes), axis_types=auto))
+
+
+def planned(mesh: Mesh):
+    """A context in which the mesh is in use and has no devices: for shapes and what they hold."""
+    import jax
+
+    axes = mesh.axes()
+    auto = (jax.sharding.AxisType.Auto,) * len(axes)
+    return jax.sharding.use_abstract_mesh(
+        jax.sharding.AbstractMesh(tuple(axes.values()), tuple(axes), axis_types=auto)
     )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from moe.registry import Mistake
 
 PATIENCE_S = 60  # until processes give up one that does not answer
+MOST = 2**20
 
 
 def join(coordinator: str, count: int | None, number: int | None) -> None:
@@ -31,11 +32,14 @@ def join(coordinator: str, count: int | None, number: int | None) -> None:
             ) from error
         return
     host, _, port = coordinator.rpartition(":")
-    if not (host and port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+    numbered = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
+    if host.split() != [host] or not numbered:
         raise Mistake(f"--coordinator={coordinator}: must be HOST:PORT of process 0, or auto")
     if count is None or number is None:
         missing = "num_processes" if count is None else "process_id"
         raise Mistake(f"--{missing}: is missing beside --coordinator={coordinator}")
+    if not 1 <= count <= MOST:
+        raise Mistake(f"--num_processes={count}: must be in [1, {MOST}]")
     if not 0 <= number < count:
         raise Mistake(f"--process_id={number}: must be in [0, num_processes={count})")
     jax.distributed.initialize(coordinator, count, number, **patience)
@@ -48,11 +52,16 @@ def is_first() -> bool:
     return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
-def agreed(values: Sequence[bool]) -> list[bool]:
-    """What process 0 says, on every process."""
+def alone() -> bool:
+    """Whether no other process trains with this one."""
     import jax
 
-    if jax.process_count() == 1:
+    return jax.process_count() == 1
+
+
+def agreed(values: Sequence[bool]) -> list[bool]:
+    """What process 0 says, on every process."""
+    if alone():
         return list(values)
     import numpy as np
     from jax.experimental import multihost_utils
@@ -62,9 +71,7 @@ def agreed(values: Sequence[bool]) -> list[bool]:
 
 def anyone(value: bool) -> bool:
     """Whether it is true of any process, on every process."""
-    import jax
-
-    if jax.process_count() == 1:
+    if alone():
         return value
     import numpy as np
     from jax.experimental import multihost_utils

@@ -34,6 +34,15 @@ def sizes() -> dict[str, int]:
     return dict(jax.sharding.get_abstract_mesh().shape)
 
 
+def platform() -> str:
+    """What code is compiled for: the devices of the mesh in use, or those of this process.
+
+    They differ where a program is compiled ahead of time, for devices that are not there.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def in_words() -> str | None:
     """The mesh in use, as `--mesh` names it; None without one."""
     return ",".join(f"{axis}:{n}" for axis, n in sizes().items()) or None

@@ -14,3 +14,6 @@ register("dispatch", "auto", "moe.dispatch.auto:Auto", "picks a dropless one by 
 
 register("overflow", "drop", "moe.dispatch.overflow:Drop", "what has no room is not served")
 register("overflow", "exact", "moe.dispatch.overflow:Exact", "what has no room takes a slower path")
+
+register("priority", "choice_major", "moe.order:ChoiceMajor", "first choices before second ones")
+register("priority", "token_major", "moe.order:TokenMajor", "tokens in order, causal")

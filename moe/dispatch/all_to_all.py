@@ -15,7 +15,7 @@ from moe.dispatch.contract import Stats
 from moe.dispatch.limited import Limited
 from moe.dispatch.parallel import load
 from moe.dispatch.rows import combine_rows, take_rows
-from moe.order import owners, slot_rows
+from moe.order import CHOICE_MAJOR, Priority, owners, slot_rows
 from moe.plan import Choices, capacity
 
 
@@ -23,9 +23,18 @@ from moe.plan import Choices, capacity
 class AllToAll(Limited):
     """Sends rows to experts' devices and back, every pair of devices equally many.
 
-    `capacity_factor` is the room of a pair over its even share. Without room are the later choices
-    first, and within a choice the later tokens.
+    `capacity_factor` is the room of a pair over its even share.
+
+    Attributes:
+      priority: which of a device's rows get room first. With choice_major without room are the
+        later choices first, and within a choice the later tokens.
     """
+
+    priority: Priority = CHOICE_MAJOR
+
+    def causal(self, K, T, E, devices):
+        """If room goes to tokens in order, or nothing is dropped."""
+        return self.priority.causal(K) or super().causal(K, T, E, devices)
 
     def exchange(self, plan, x_TD, pool, size):
         """Computes y_TD of this device's tokens."""
@@ -35,7 +44,7 @@ class AllToAll(Limited):
         to_device = dataclasses.replace(plan, expert_TK=plan.expert_TK // own)
         # A token may have several experts on one device, so the cap is T * K and not T.
         C = min(T * K, capacity(self.capacity_factor, T * K, 1, size))
-        row_TK = slot_rows(to_device, size, C)
+        row_TK = slot_rows(to_device, size, C, self.priority)
         token_R, rank_R = owners(row_TK, size * C)
         sent_RD = take_rows(x_TD, token_R, row_TK)
         expert_R = plan.expert_TK.at[token_R, rank_R].get(mode="fill", fill_value=E) % own
@@ -50,5 +59,5 @@ class AllToAll(Limited):
         gate_TK = jnp.where(plan.expert_TK < E, plan.gate_TK, 0)
         y_TD = combine_rows(back_RD, gate_TK, token_R, rank_R, row_TK)
         left_TK = (row_TK >= size * C) & (plan.expert_TK < E)
-        rest_TD, dropped_K = self.answer(left_TK, plan, x_TD, pool, size)
-        return y_TD + rest_TD, Stats(load(plan, E), dropped_K, stats.slots_used)
+        rest_TD, dropped_TK = self.answer(left_TK, plan, x_TD, pool, size)
+        return y_TD + rest_TD, Stats(load(plan, E), dropped_TK, stats.slots_used)

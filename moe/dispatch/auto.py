@@ -10,8 +10,6 @@ import functools
 import sys
 from typing import Annotated, NamedTuple
 
-import jax
-
 from moe.devices import sharding
 from moe.dispatch.all_to_all import AllToAll
 from moe.dispatch.contract import Dispatch
@@ -31,7 +29,7 @@ class Choice(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Auto(Dispatch):
-    """Chooses by plan, platform and mesh; says once on stderr what it took.
+    """Chooses by plan, mesh and the platform compiled for; says once on stderr what it took.
 
     Attributes:
       room: the exchanges' capacity factor; what does not fit takes the slower exact path.
@@ -62,9 +60,13 @@ class Auto(Dispatch):
         """Computes y_TD of this device's tokens with the chosen dispatcher."""
         return self._chosen(plan).exchange(plan, x_TD, pool, size)
 
+    def rows(self, T, K, size):
+        """Those of the chosen dispatcher."""
+        return self.choose(K, sharding.platform()).dispatch.rows(T, K, size)
+
     def _chosen(self, plan) -> Dispatch:
         K = plan.expert_TK.shape[1] if isinstance(plan, Choices) else 0
-        choice = self.choose(K, jax.default_backend())
+        choice = self.choose(K, sharding.platform())
         _say(f"dispatch auto: {explain(choice)}")
         return choice.dispatch
 

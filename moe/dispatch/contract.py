@@ -1,7 +1,7 @@
 """What every dispatcher takes and returns, and the sums that all of them share."""
 
 import dataclasses
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import flax.struct
 import jax
@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from moe.devices.sharding import EXPERT
 from moe.experts.contract import Experts, Pool, batched_product
+from moe.order import Priority
 from moe.params import Params, Size
-from moe.plan import Plan, Slots
+from moe.plan import Plan, Slots, capacity
 from moe.registry import Mistake
 
 
@@ -20,13 +21,19 @@ class Stats:
 
     Attributes:
       load_E: assignments that the plan asked of each expert, before any drop.
-      dropped_K: assignments that were not served, by choice rank (length 1 without ranks).
+      dropped_TK: 1 for every assignment of the plan that was not served, else 0 (float32; one
+        column for plans without choice ranks).
       slots_used: share of the computed expert rows that carried a token.
     """
 
     load_E: jax.Array
-    dropped_K: jax.Array
+    dropped_TK: jax.Array
     slots_used: jax.Array
+
+    @property
+    def dropped_K(self) -> jax.Array:
+        """The drops by choice rank."""
+        return self.dropped_TK.sum(axis=-2)
 
 
 class Dispatch(Protocol):
@@ -37,12 +44,33 @@ class Dispatch(Protocol):
     """
 
     kind: ClassVar[str] = "dispatch"
+    __dataclass_fields__: ClassVar[dict[str, Any]]  # so that `dataclasses.replace` takes it
     tokenwise: ClassVar[bool] = True  # for token choice
 
     def groups(self, T: int) -> int:
         """Into how many independently routed groups T tokens are split; one, if not said."""
         del T
         return 1
+
+    def causal(self, K: int, T: int, E: int, devices: int) -> bool:
+        """Whether a token's output never depends on later tokens of its own sequence.
+
+        Tokens of a group lie sequence by sequence; where they compete for room, those of the
+        sequences before may take it from any position, and the promise says nothing of that. It
+        presumes a plan that is causal itself. Always, unless said otherwise: nothing is dropped.
+
+        Args:
+          K: choice ranks in which one and the same expert may stand (`Router.ranks`).
+          T: tokens of a group.
+          devices: that share the experts.
+        """
+        del K, T, E, devices
+        return True
+
+    def with_capacity(self, factor: float) -> "Dispatch":
+        """The same with another capacity factor; itself where it has none."""
+        del factor
+        return self
 
     def copies(self, E: int) -> int:
         """How many networks hold the parameters of E experts; E, unless some are held twice."""
@@ -66,6 +94,14 @@ class Dispatch(Protocol):
         """
         del size
         return self(plan, x_TD, elsewhere(pool))
+
+    def rows(self, T: int, K: float, size: int) -> float:
+        """Rows of experts that one of `size` devices which share them has room for.
+
+        As many as its own T tokens have choices, unless said otherwise.
+        """
+        del size
+        return T * K
 
     def overhead(self, T: int, K: float, E: int, D: int) -> float:
         """Matrix-product FLOPs per token that move tokens, forward, T tokens in all.
@@ -91,10 +127,24 @@ class Grouped(Dispatch):
     tokenwise: ClassVar[bool] = False
     capacity_factor: float
     group_size: int
+    priority: Priority
+
+    def causal(self, K, T, E, devices):
+        """If slots go to tokens in order, or each expert has one for every token."""
+        return self.priority.causal(K) or capacity(self.capacity_factor, T, K, E) >= T
+
+    def with_capacity(self, factor):
+        """With that factor."""
+        return dataclasses.replace(self, capacity_factor=factor)
 
     def groups(self, T):
         """Splits T tokens into groups of group_size, or of all T where T is smaller."""
         return max(1, T // self.group_size) if self.group_size else 1
+
+    def rows(self, T, K, size):
+        """The slots of all experts; those of its own experts are as many."""
+        del size
+        return self.capacity_factor * T * K
 
     def sizes(self, path, tokens):
         """The groups, which stay whole."""
@@ -136,7 +186,7 @@ def elsewhere(pool: Pool) -> Pool:
 def no_drops(plan: Plan, T: int, E: int, slots_used: jax.Array | float = 1.0) -> Stats:
     """The statistics of a dispatcher that serves everything."""
     load_E = plan.assigned_TE(T, E).sum(axis=0)
-    return Stats(load_E, jnp.zeros(1), jnp.asarray(slots_used, jnp.float32))
+    return Stats(load_E, jnp.zeros((T, 1)), jnp.asarray(slots_used, jnp.float32))
 
 
 def serve_slots(plan: Slots, x_TD: jax.Array, pool: Pool) -> tuple[jax.Array, Stats]:

@@ -17,7 +17,7 @@ from moe.dispatch.ragged import Ragged
 from moe.dispatch.rows import combine_rows, take_rows
 from moe.experts.contract import mix
 from moe.fields import Above
-from moe.order import owners, slot_rows
+from moe.order import CHOICE_MAJOR, Priority, owners, slot_rows
 from moe.plan import Mix, Slots, capacity
 from moe.registry import Mistake
 
@@ -26,19 +26,24 @@ from moe.registry import Mistake
 class Gather(Grouped):
     """Every expert computes C slots.
 
-    Without a slot are the later choices first, and within a choice the later tokens.
-
     Attributes:
       capacity_factor: slots per expert over assignments per expert at perfect balance.
       overflow: what becomes of assignments without a slot; `exact` serves them by `ragged`, and
         wants one group.
       group_size: tokens that are routed together and share slots; 0 is all of them, which no mesh
         can split.
+      priority: who gets slots first. With choice_major without a slot are the later choices first,
+        and within a choice the later tokens.
     """
 
     capacity_factor: Annotated[float, Above(0)] = 1.25
     overflow: Overflow = Drop()
     group_size: int = 0
+    priority: Priority = CHOICE_MAJOR
+
+    def causal(self, K, T, E, devices):
+        """As all with slots, and if nothing is dropped."""
+        return not self.overflow.drops or super().causal(K, T, E, devices)
 
     def __call__(self, plan, x_TD, pool):
         """Computes y_TD."""
@@ -64,7 +69,7 @@ class Gather(Grouped):
             return serve_slots(plan, x_TD, pool)
         K = plan.gate_TK.shape[1]
         C = capacity(self.capacity_factor, T, K, E)
-        row_TK = slot_rows(plan, E, C)
+        row_TK = slot_rows(plan, E, C, self.priority)
         token_R, rank_R = owners(row_TK, E * C)
         x_RD = take_rows(x_TD, token_R, row_TK)
         y_RD = pool(x_RD.reshape(E, C, D)).reshape(E * C, D)
@@ -72,9 +77,9 @@ class Gather(Grouped):
         y_TD = combine_rows(y_RD, gate_TK, token_R, rank_R, row_TK)
         left_TK = (row_TK == E * C) & (plan.expert_TK < E)
         serve = functools.partial(rest, plan.only(left_TK, E))
-        rest_TD, dropped_K = self.overflow(left_TK, x_TD, serve, axes)
+        rest_TD, dropped_TK = self.overflow(left_TK, x_TD, serve, axes)
         load_E = plan.assigned_TE(T, E).sum(axis=0)
-        return y_TD + rest_TD, Stats(load_E, dropped_K, jnp.mean(token_R < T, dtype=jnp.float32))
+        return y_TD + rest_TD, Stats(load_E, dropped_TK, jnp.mean(token_R < T, dtype=jnp.float32))
 
     def check(self, path, tokens):
         """Raises Mistake as all with groups do, and for groups whose overflow is answered."""

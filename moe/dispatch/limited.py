@@ -53,10 +53,22 @@ class Limited(Parallel):
     capacity_factor: Annotated[float, Above(0)] = 2.0
     overflow: Overflow = Drop()
 
+    def causal(self, K, T, E, devices):
+        """If nothing is dropped: by what becomes of overflow, or since there is room for all."""
+        return not self.overflow.drops or self.capacity_factor >= devices or devices == 1
+
+    def with_capacity(self, factor):
+        """With that factor."""
+        return dataclasses.replace(self, capacity_factor=factor)
+
+    def rows(self, T, K, size):
+        """The room."""
+        return min(size, self.capacity_factor) * T * K if size > 1 else T * K
+
     def answer(
         self, left_TK: jax.Array, plan: Choices, x_TD: jax.Array, pool: Pool, size: int
     ) -> tuple[jax.Array, jax.Array]:
-        """Outputs of the assignments left_TK that found no room, and drops by choice rank."""
+        """Outputs of the assignments left_TK that found no room, and the drops, as in `Stats`."""
 
         def serve(x_TD):
             return self.local.exchange(plan.only(left_TK, pool.E), x_TD, pool, size)[0]

@@ -12,6 +12,7 @@ class Overflow(Protocol):
     """Answers the assignments left_TK (bool) that a dispatcher did not serve."""
 
     kind: ClassVar[str] = "overflow"
+    drops: ClassVar[bool] = True  # leaves any of them unserved
 
     def __call__(
         self,
@@ -20,7 +21,7 @@ class Overflow(Protocol):
         serve: Callable[[jax.Array], jax.Array],
         axes: tuple[str, ...] = (),
     ) -> tuple[jax.Array, jax.Array]:
-        """Returns their outputs, weighted and summed into y_TD, and the drops by choice rank.
+        """Returns their outputs, weighted and summed into y_TD, and dropped_TK, as in `Stats`.
 
         Args:
           serve: what a dispatcher without limits makes of these assignments, x_TD -> y_TD.
@@ -34,13 +35,15 @@ class Drop(Overflow):
     """Leaves them unserved and counts them."""
 
     def __call__(self, left_TK, x_TD, serve, axes=()):
-        """Returns zeros and the counts."""
-        return jnp.zeros_like(x_TD), jnp.sum(left_TK, axis=0, dtype=jnp.float32)
+        """Returns zeros, and what is dropped."""
+        return jnp.zeros_like(x_TD), left_TK.astype(jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Exact(Overflow):
     """Serves them by a slower path, which is taken only in steps that need it."""
+
+    drops: ClassVar[bool] = False
 
     def __call__(self, left_TK, x_TD, serve, axes=()):
         """Returns the outputs, and no drops."""
@@ -48,4 +51,4 @@ class Exact(Overflow):
         # All devices take the same branch: there may be collectives in it.
         needed = (jax.lax.psum(count, axes) if axes else count) > 0
         y_TD = jax.lax.cond(needed, serve, jnp.zeros_like, x_TD)
-        return y_TD, jnp.zeros_like(left_TK[0], jnp.float32)
+        return y_TD, jnp.zeros_like(left_TK, jnp.float32)

@@ -5,9 +5,9 @@ batch axes, experts over the expert axis, their hidden width over the tensor axi
 does not depend on the mesh.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,8 @@ def serve(
     dispatch: Dispatch, plan: Plan, x: jax.Array, pool: Pool, groups: int
 ) -> tuple[jax.Array, Stats]:
     """What the dispatcher makes of every group: outputs as x, statistics summed over groups.
+
+    Which assignments were dropped is told as x is: of every group, of every token.
 
     Args:
       plan, x: with a leading axis of groups where there are several.
@@ -55,14 +57,15 @@ def serve(
 
     def body(plan, x, pool):
         y, stats = each(plan, x, pool)
-        load_E, dropped_K = jax.lax.psum((stats.load_E, stats.dropped_K), axes)
-        return y, Stats(load_E, dropped_K, jax.lax.pmean(stats.slots_used, axes))
+        load_E = jax.lax.psum(stats.load_E, axes)
+        return y, Stats(load_E, stats.dropped_TK, jax.lax.pmean(stats.slots_used, axes))
 
     tokens = jax.P(axes)
+    counted: list[Any] = [jax.P(), tokens, jax.P()]
     return jax.shard_map(
         body,
         in_specs=(tokens, tokens, sharding.specs(pool, without=(FSDP,))),
-        out_specs=(tokens, jax.P()),
+        out_specs=(tokens, Stats(*counted)),
     )(plan, x, pool)
 
 
@@ -85,8 +88,8 @@ def _check_width(pool: Pool) -> None:
 def _over_groups(function: Serve) -> Serve:
     def all_groups(plan, x_GTD, pool):
         y_GTD, stats = jax.vmap(function, (0, 0, None))(plan, x_GTD, pool)
-        totals = jax.tree.map(lambda a: jnp.sum(a, axis=0), stats)
-        return y_GTD, dataclasses.replace(totals, slots_used=totals.slots_used / x_GTD.shape[0])
+        load_E = stats.load_E.sum(axis=0)
+        return y_GTD, Stats(load_E, stats.dropped_TK, stats.slots_used.mean())
 
     return all_groups
 

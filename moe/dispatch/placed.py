@@ -36,6 +36,14 @@ class Placed(Dispatch):
         """Copies experts in turn; its state expert_P says so."""
         return hold(self.dispatch.hold(params, E), jnp.arange(self.replicas) % E)
 
+    def causal(self, K, T, E, devices):
+        """As the dispatcher within, whose experts are the copies."""
+        return self.dispatch.causal(K, T, self.replicas, devices)
+
+    def with_capacity(self, factor):
+        """With that factor for the dispatcher within."""
+        return dataclasses.replace(self, dispatch=self.dispatch.with_capacity(factor))
+
     def copies(self, E):
         """The places, which devices share."""
         del E
@@ -75,6 +83,10 @@ class Placed(Dispatch):
         copy_TK = copy_P[first_E[expert_TK] + jnp.arange(T)[:, None] % count_E[expert_TK]]
         placed = jnp.where(made, copy_TK, expert_P.shape[0]).astype(jnp.int32)
         return Choices(placed, plan.gate_TK)
+
+    def rows(self, T, K, size):
+        """Those of the dispatcher within."""
+        return self.dispatch.rows(T, K, size)
 
     def overhead(self, T, K, E, D):
         """Moves tokens as the dispatcher within does."""

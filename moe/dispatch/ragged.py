@@ -47,7 +47,7 @@ class Ragged(Dispatch):
         y_TD = combine_rows(y_RD, gate_TK, token_R, rank_R, order.row_TK)
         stats = Stats(
             order.size_E.astype(jnp.float32),
-            jnp.zeros(plan.gate_TK.shape[1]),
+            jnp.zeros(plan.gate_TK.shape),
             order.size_E.sum() / jnp.maximum(groups.computed, 1),
         )
         return y_TD, stats
@@ -69,8 +69,12 @@ class Ragged(Dispatch):
         gathered = Choices(mine_SK, jnp.where(mine_SK < own, gate_SK, 0))
         y_SD, stats = self(gathered, x_SD, dataclasses.replace(pool, E=own))
         y_TD = jax.lax.psum_scatter(y_SD, EXPERT, tiled=True)
-        no_drops_K = jnp.zeros_like(stats.dropped_K)
-        return y_TD, Stats(load(plan, pool.E), no_drops_K, stats.slots_used)
+        none_TK = jnp.zeros_like(plan.gate_TK, jnp.float32)
+        return y_TD, Stats(load(plan, pool.E), none_TK, stats.slots_used)
+
+    def rows(self, T, K, size):
+        """All choices of the tokens of all devices, since all of them may be of its experts."""
+        return size * T * K
 
     def check(self, path, tokens):
         """Raises Mistake for impossible tiles."""

@@ -26,7 +26,8 @@ class RaggedAllToAll(Limited):
     """Sends rows to experts' devices and back, as many as there are.
 
     `capacity_factor` is what a device can receive over what it sends. Without room are the rows of
-    the last devices, and of these the last experts.
+    the last devices, and of these the last experts: a token's row may give way to a later token's
+    whatever k is.
     """
 
     def exchange(self, plan, x_TD, pool, size):
@@ -47,8 +48,8 @@ class RaggedAllToAll(Limited):
         mine, to_TK = jax.lax.axis_index(EXPERT), jnp.minimum(plan.expert_TK, E - 1) // own
         sent_TK = order.row_TK - traffic.start_PP[mine][to_TK] < traffic.count_PP[mine][to_TK]
         left_TK = ~sent_TK & (plan.expert_TK < E)
-        rest_TD, dropped_K = self.answer(left_TK, plan, x_TD, pool, size)
-        return y_TD + rest_TD, Stats(load(plan, E), dropped_K, stats.slots_used)
+        rest_TD, dropped_TK = self.answer(left_TK, plan, x_TD, pool, size)
+        return y_TD + rest_TD, Stats(load(plan, E), dropped_TK, stats.slots_used)
 
 
 def plan_traffic(count_PE: jax.Array, rows: int) -> Traffic:

@@ -10,7 +10,10 @@ from moe.fields import AtLeast
 
 
 def _dense_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Normal with standard deviation 1/sqrt(fan in); fan in is the next to last axis."""
+    """Normal with standard deviation 1/sqrt(fan in); fan in is the next to last axis.
+
+    w_out has no 1 / sqrt(2 N) of the depth, which attention has; see `Attention.init`.
+    """
     return jax.random.normal(key, shape) / shape[-2] ** 0.5
 
 

@@ -21,16 +21,24 @@ class NullExperts:
     They stand behind the feed-forward experts in the router's numbering, in the order of the
     fields, so every router can send a token to them.
 
+    Routers here choose layer by layer; those of MoE++ add W_g times the logits of the layer before
+    (section 3.2, gating residuals). Costs count an even share of the choices, count / E, whatever
+    loss_weight is.
+
     Attributes:
       zero: experts whose output is 0: the choice is discarded.
       copy: experts whose output is their input: the layer is skipped.
       constant: experts with a learned vector v: output a_1 x + a_2 v, (a_1, a_2) = softmax(W x).
+      loss_weight: of null experts in losses that balance probabilities, the tau of section 3.3.
+        MoE++ has 0.75 in its models, so that more tokens go there; 1, the default, treats all
+        experts alike.
     """
 
     kind: ClassVar[str] = "null"
     zero: Annotated[int, AtLeast(0)] = 1
     copy: Annotated[int, AtLeast(0)] = 1
     constant: Annotated[int, AtLeast(0)] = 2
+    loss_weight: Annotated[float, AtLeast(0)] = 1.0
 
     @property
     def count(self) -> int:
@@ -44,6 +52,10 @@ class NullExperts:
             "vector_ED": jax.random.normal(keys[0], (Z, D)),
             "w_ED2": jax.random.normal(keys[1], (Z, D, 2)) / D**0.5,
         }
+
+    def products(self, D: int) -> int:
+        """Multiply-adds of its matrix products for one row of each expert: W x."""
+        return 2 * self.constant * D
 
     def __call__(self, params: Params, x_ECD: jax.Array) -> jax.Array:
         """Applies null expert e to x_ECD[e]."""
@@ -65,6 +77,17 @@ class NullExperts:
         y_ETD = self(params, jnp.broadcast_to(x_TD, (self.count, T, D)))
         weight_TE = plan.weight_TE(T, E + self.count)[:, E:].astype(x_TD.dtype)
         return jnp.einsum("TE,ETD->TD", weight_TE, y_ETD)
+
+    def weigh(self, terms: dict[str, jax.Array], E: int) -> dict[str, jax.Array]:
+        """The terms of a router's losses with the probabilities of null experts times their weight.
+
+        The load-balance loss of E feed-forward and n null experts is then (E + n) sum_e weight_e
+        f_e P_e, and (E + weight n) / (E + n) at balance.
+        """
+        if self.loss_weight == 1 or "probability_TE" not in terms:
+            return terms
+        weight_E = jnp.ones(E + self.count).at[E:].set(self.loss_weight)
+        return {**terms, "probability_TE": terms["probability_TE"] * weight_E[None]}
 
     def check(self, path: str) -> None:
         """Raises Mistake where there is none."""

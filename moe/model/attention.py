@@ -52,7 +52,11 @@ class Attention:
     rope_base: Annotated[float, Above(0)] = 10_000.0
 
     def init(self, key: jax.Array, D: int, N: int) -> Params:
-        """Makes the projections; the one into the residual path shrinks with depth N."""
+        """Makes the projections; the one into the residual path shrinks by 1 / sqrt(2 N).
+
+        GPT-2 (Radford et al. 2019, section 2.3) shrinks that of the feed-forward layers as well.
+        Here these keep their size, 2.8 times as much at N = 4, and so do experts.
+        """
         H, J, A = self.num_heads, self.num_kv_heads, self.head_width
         keys = jax.random.split(key, 4)
         params = {

@@ -17,8 +17,8 @@ class Reports:
 
     Attributes:
       losses, metrics, sums, stats: those of each layer.
-      load_NE, dropped_N, slots_used_N: the dispatchers' counts; drops summed over choice ranks.
-      assigned_NBLE: assignments of each token.
+      load_NE, slots_used_N: the dispatchers' counts.
+      assigned_NBLE, dropped_NBL: assignments that each token asked for, and that were not served.
     """
 
     losses: tuple[Terms, ...]
@@ -26,9 +26,15 @@ class Reports:
     sums: tuple[Terms, ...]
     stats: tuple[Terms, ...]
     load_NE: jax.Array
-    dropped_N: jax.Array
     slots_used_N: jax.Array
     assigned_NBLE: jax.Array
+    dropped_NBL: jax.Array
+
+    @property
+    def unserved_NBL(self) -> jax.Array:
+        """1 for each token that no expert serves: dropped, picked by none, or without a choice."""
+        served_NBL = self.assigned_NBLE.sum(axis=-1) - self.dropped_NBL
+        return (served_NBL <= 0).astype(jnp.float32)
 
 
 def in_depth_order(places: tuple[Aux, ...]) -> Reports | None:
@@ -43,9 +49,9 @@ def in_depth_order(places: tuple[Aux, ...]) -> Reports | None:
         sums=tuple(aux.sums for aux in layers),
         stats=tuple(aux.stats for aux in layers),
         load_NE=jnp.stack([aux.counts.load_E for aux in layers]),
-        dropped_N=jnp.stack([aux.counts.dropped_K.sum() for aux in layers]),
         slots_used_N=jnp.stack([aux.counts.slots_used for aux in layers]),
         assigned_NBLE=jnp.stack([aux.assigned_BLE for aux in layers]),
+        dropped_NBL=jnp.stack([aux.dropped_BL for aux in layers]),
     )
 
 

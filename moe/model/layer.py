@@ -7,7 +7,9 @@ from typing import Annotated, ClassVar
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
+from moe.data.counts import Corpus
 from moe.devices import sharding
 from moe.dispatch import parallel
 from moe.dispatch.contract import Dispatch, Stats
@@ -16,8 +18,9 @@ from moe.experts.contract import Experts, Pool
 from moe.experts.feed_forward import SwiGLU
 from moe.experts.null import NullExperts
 from moe.experts.shared import SharedExpert
-from moe.fields import AtLeast
-from moe.params import Params, Size
+from moe.fields import Above, AtLeast
+from moe.model import gate_norm
+from moe.params import Params, Size, state
 from moe.plan import Plan, Tokens
 from moe.registry import Mistake
 from moe.routers.contract import Router
@@ -35,8 +38,10 @@ class Aux:
       sums: what the losses were made of, summed over the call, where their scope is the batch.
       stats: name -> what `Router.update` needs, summed over the call.
       counts: the dispatcher's statistics, summed over groups (slots_used averaged); load_E is
-        that of all experts, null experts included.
-      assigned_BLE: how many of each token's choices each expert got (float32).
+        what tokens asked of all experts, null experts included, before router and dispatcher
+        dropped any.
+      assigned_BLE: how many assignments each token asked of each expert (float32).
+      dropped_BL: how many of these were not served, by router or dispatcher (float32).
     """
 
     losses: Terms
@@ -45,6 +50,7 @@ class Aux:
     stats: Terms
     counts: Stats
     assigned_BLE: jax.Array
+    dropped_BL: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +67,13 @@ class MoE:
       experts: the networks.
       shared: one more network that reads every token, or none.
       null: experts that compute nothing, beside the others, or none.
+      gate_norm: a constant factor of all gates, measured at step 0, gives the routed experts'
+        output the rms of one expert's, as in a dense layer. Papers have none or another, and so is
+        the default: with E = 8 the output starts at 0.40 of it for top-1, 0.75 for top-2 and 1 for
+        hash, and with k even gates at 1 / sqrt(k), which DeepSeek-V2 (arXiv 2405.04434) and others
+        mend by a `scale` of their own. "output_rms" among the metrics is what comes out.
+      eval_capacity_factor: capacity factor of router and dispatcher at evaluation; none is that of
+        training.
     """
 
     kind: ClassVar[str] = "layer"
@@ -71,6 +84,8 @@ class MoE:
     experts: Experts = SwiGLU()
     shared: SharedExpert | None = None
     null: NullExperts | None = None
+    gate_norm: bool = False
+    eval_capacity_factor: Annotated[float, Above(0)] | None = None
 
     @property
     def routed_experts(self) -> int:
@@ -90,13 +105,35 @@ class MoE:
             makers["shared"] = lambda key: shared.init(key, D)
         if null is not None:
             makers["null"] = lambda key: null.init(key, D)
+        if self.gate_norm:
+            makers["gate_norm"] = lambda key: gate_norm.init(
+                self.router, key, D, self.routed_experts, V
+            )
         return makers
 
     def init(self, key: jax.Array, D: int, V: int) -> Params:
-        """Makes all parameters; V is the vocabulary size."""
+        """Makes all parameters, before `fit`; V is the vocabulary size."""
         makers = self.initializers(D, V)
         keys = jax.random.split(key, len(makers))
         return {name: make(keys[i]) for i, (name, make) in enumerate(makers.items())}
+
+    def fit(self, params: Params, corpus: Corpus | None, seed: int) -> Params:
+        """Adapts the router to the training text, once before step 0, on the host.
+
+        Raises Mistake where the router needs a text and there is none, and inside of jit.
+        """
+        name = type(self.router).__name__
+        if corpus is None and self.router.needs_corpus:
+            raise Mistake(
+                f"{name}: is fitted to the training text, and there is none; give "
+                "corpus=moe.data.counts.Corpus(count_V, token_S)"
+            )
+        if corpus is None:
+            return params
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(params["router"])):
+            raise Mistake(f"{name}: is fitted on the host; make its parameters outside of jit")
+        router = self.router.fit(params["router"], self.routed_experts, corpus, seed)
+        return {**params, "router": router}
 
     def __call__(
         self,
@@ -109,6 +146,8 @@ class MoE:
 
         Raises Mistake where there are no tokens and the router reads their ids or labels.
         """
+        if rng is None and self.eval_capacity_factor is not None:
+            return self.at_evaluation()(params, x_BLD, tokens)
         B, L, D = x_BLD.shape
         E, G = self.routed_experts, self.dispatch.groups(B * L)
         T = B * L // G
@@ -119,25 +158,64 @@ class MoE:
 
         def route(x_TD, id_T, rng):
             routing = self.router(params["router"], x_TD, id_T, E, rng)
-            return routing, routing.plan.assigned_TE(T, E)
+            return routing, routing.counts(T, E)
 
         if G == 1:
-            routing, assigned = route(x, key, rng)
+            routing, (assigned, left) = route(x, key, rng)
             metrics, stats = routing.metrics, routing.stats
         else:
             rng_G = None if rng is None else jax.random.split(rng, G)
-            routing, assigned = jax.vmap(route, (0, 0, None if rng is None else 0))(x, key, rng_G)
+            route = jax.vmap(route, (0, 0, None if rng is None else 0))
+            routing, (assigned, left) = route(x, key, rng_G)
             metrics = jax.tree.map(lambda a: jnp.mean(a, axis=0), routing.metrics)
             stats = jax.tree.map(lambda a: jnp.sum(a, axis=0), routing.stats)
         y, counts = self._apply(params, routing.plan, x, G)
+        if self.gate_norm:
+            y = y * state(params["gate_norm"])["scale"].astype(y.dtype)
         assigned_BLE = assigned.reshape(B, L, E)
         terms = jax.tree.map(lambda a: a.reshape(B * L, *a.shape[1 + (G > 1) :]), routing.terms)
+        if self.null is not None:
+            terms = self.null.weigh(terms, self.num_experts)
         losses, loss_metrics, sums = self._losses(terms, B, L, G)
         y_BLD = y.reshape(B, L, D)
         if self.shared is not None:
             y_BLD = y_BLD + self.shared(params["shared"], x_BLD)
+        square = jnp.mean(jnp.square(y_BLD.astype(jnp.float32)))
+        metrics = {**metrics, "output_rms": jnp.sqrt(jax.lax.stop_gradient(square))}
         counts = dataclasses.replace(counts, load_E=assigned_BLE.sum(axis=(0, 1)))
-        return y_BLD, Aux(losses, {**loss_metrics, **metrics}, sums, stats, counts, assigned_BLE)
+        dropped_BL = (left + counts.dropped_TK.sum(axis=-1)).reshape(B, L)
+        metrics = {**loss_metrics, **metrics}
+        return y_BLD, Aux(losses, metrics, sums, stats, counts, assigned_BLE, dropped_BL)
+
+    def at_evaluation(self) -> "MoE":
+        """The layer with the capacity that it has at evaluation."""
+        factor = self.eval_capacity_factor
+        return self if factor is None else self._with_capacity(factor)
+
+    def _with_capacity(self, factor: float) -> "MoE":
+        router, dispatch = (part.with_capacity(factor) for part in (self.router, self.dispatch))
+        return dataclasses.replace(
+            self, router=router, dispatch=dispatch, eval_capacity_factor=None
+        )
+
+    def causal(self, tokens: int, devices: int = 1) -> bool:
+        """Whether at evaluation no output depends on later tokens of its own sequence.
+
+        A property of router, dispatcher and k together, in calls of that many tokens whose experts
+        are spread over that many devices; see `Dispatch.causal` for what it promises.
+        """
+        layer = self.at_evaluation()
+        return layer.router.causal and layer.serves_in_order(tokens, devices)
+
+    def causal_in_training(self, tokens: int, devices: int = 1) -> bool:
+        """The same of training."""
+        return self.router.causal_in_training and self.serves_in_order(tokens, devices)
+
+    def serves_in_order(self, tokens: int, devices: int) -> bool:
+        """Whether what is dropped of a causal plan does not depend on later tokens."""
+        group = tokens // self.dispatch.groups(tokens)
+        ranks = self.router.ranks(self.routed_experts)
+        return self.dispatch.causal(ranks, group, self.num_experts, devices)
 
     def _keys(self, tokens: Tokens | None, shape: tuple[int, int]) -> jax.Array:
         """What each token is routed by; zeros stand for ids that nobody reads."""
@@ -198,7 +276,17 @@ class MoE:
         if self.null is not None:
             self.null.check(f"{path}.null")
         self.router.check(f"{path}.router", self.routed_experts)
+        if self.gate_norm and self.router.mixes:
+            name = type(self.router).__name__
+            raise Mistake(f"{path}.gate_norm=True: must be False with router={name}, which mixes")
         self.dispatch.check(f"{path}.dispatch", tokens)
+        factor = self.eval_capacity_factor
+        if factor is not None and self._with_capacity(factor) == self._with_capacity(2 * factor):
+            raise Mistake(
+                f"{path}.eval_capacity_factor={factor}: must be none where neither "
+                f"router={type(self.router).__name__} nor dispatch={type(self.dispatch).__name__} "
+                "has a capacity_factor"
+            )
 
 
 def _devices(B: int) -> int:

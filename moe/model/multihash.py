@@ -94,6 +94,11 @@ class MultiHash(MoE):
         pool = Pool(params, self.experts, self.num_experts)
         return parallel.serve(Parts(self.block), plan, x, pool, groups)
 
+    def serves_in_order(self, tokens, devices):
+        """Always: nothing is dropped."""
+        del tokens, devices
+        return True
+
     def sizes(self, path, tokens):
         """Beside those of MoE without its dispatcher's: experts stay in one part."""
         what = f"the one part of the experts of {path}={type(self).__name__}"
@@ -112,6 +117,8 @@ class MultiHash(MoE):
             )
         if self.null is not None:
             raise Mistake(f"{path}.null: must be none in a multihash layer")
+        if self.gate_norm:
+            raise Mistake(f"{path}.gate_norm=True: must be False in a multihash layer: no gates")
 
 
 def _apply(plan: Choices, x_TA: jax.Array, w_EAO: jax.Array, block: int) -> jax.Array:

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from moe.data.counts import Corpus
 from moe.devices import sharding
 from moe.experts.contract import Experts, apply_one
 from moe.experts.feed_forward import SwiGLU
-from moe.fields import AtLeast
+from moe.fields import AtLeast, Within
 from moe.model.attention import Attention
-from moe.model.depth import Reports, in_depth_order
-from moe.model.flax_host import LinenMoE
+from moe.model.depth import Reports, in_depth_order, map_routers
+from moe.model.flax_host import LaterFitted
 from moe.model.layer import Aux, MoE
 from moe.params import Params, Size
 from moe.plan import Tokens
@@ -64,7 +65,7 @@ class Block(nn.Module):
         if self.moe is None:
             x_BLD = x_BLD + DenseFFN(self.ffn, name="ffn")(normed_BLD)
             return sharding.constrain(x_BLD, "BLD"), None
-        host = LinenMoE(self.moe, self.vocab_size, name="moe")
+        host = LaterFitted(self.moe, self.vocab_size, name="moe")
         y_BLD, aux = host(normed_BLD, tokens, rng)
         return sharding.constrain(x_BLD + y_BLD, "BLD"), aux
 
@@ -122,7 +123,7 @@ class Transformer(nn.Module):
     """
 
     vocab_size: int = 2048
-    num_layers: Annotated[int, AtLeast(1)] = 4
+    num_layers: Annotated[int, Within(1, 4096)] = 4
     model_width: Annotated[int, AtLeast(1)] = 128
     attention: Attention = Attention()
     ffn: Experts = SwiGLU()
@@ -160,6 +161,14 @@ class Transformer(nn.Module):
             tuple(moes[:p]) for p in range(1, N + 1) if N % p == 0 and moes == moes[:p] * (N // p)
         )
 
+    def causal(self, tokens: int, devices: int = 1) -> bool:
+        """Whether at evaluation no logit depends on later tokens; see `MoE.causal`."""
+        return all(moe is None or moe.causal(tokens, devices) for moe in self.moes)
+
+    def causal_in_training(self, tokens: int, devices: int = 1) -> bool:
+        """The same of training."""
+        return all(moe is None or moe.causal_in_training(tokens, devices) for moe in self.moes)
+
     @nn.compact
     def __call__(
         self, tokens: Tokens, rng: jax.Array | None = None
@@ -195,6 +204,21 @@ class Transformer(nn.Module):
             "BLD,DV->BLV", x_BLD, head_DV.astype(x_BLD.dtype), preferred_element_type=jnp.float32
         )
         return sharding.constrain(logits_BLV, "BLV"), in_depth_order(places)
+
+    def fit(self, params: Params, corpus: Corpus | None, seed: int) -> Params:
+        """Adapts the router of each MoE layer to the training text; what `init` makes needs it.
+
+        Once before step 0, outside of jit. Raises Mistake where a router needs a text and there
+        is none; see `moe.model.layer.MoE.fit`.
+        """
+        if self.moe is None:
+            return params
+        layers = [dataclasses.replace(self.moe, router=router) for router in self.routers]
+
+        def fit(router, n):
+            return layers[n].fit({"router": router}, corpus, 1000 * seed + n)["router"]
+
+        return map_routers(params, fit)
 
     def sizes(self, path: str, tokens: int) -> tuple[Size, ...]:
         """What a mesh splits, in calls of that many tokens."""

@@ -41,8 +41,9 @@ class Base(TopK):
         return balanced_assignment(logits.noisy_TE, self.tolerance, self.iterations)[:, None]
 
     def check(self, path, num_experts):
-        """Raises Mistake for k > 1, beside what top_k checks."""
+        """Raises Mistake for k > 1 and groups of experts, beside what top_k checks."""
         super().check(path, num_experts)
+        self._refuse_groups(path, "base balances all experts in training")
         if self.k != 1:
             raise Mistake(f"{path}.k={self.k}: must be 1 for base")
 
@@ -58,7 +59,8 @@ def balanced_assignment(score_TE: jax.Array, tolerance: float, iterations: int) 
     if E == 1:
         return jnp.zeros(T, jnp.int32)
     score_TE = jax.lax.stop_gradient(score_TE.astype(jnp.float32))
-    C, spread = -(-T // E), jnp.maximum(score_TE.max() - score_TE.min(), 1e-6)
+    C, spread = -(-T // E), score_TE.max() - score_TE.min()
+    spread = jnp.where(spread > 0, spread, 1)
     # Tokens that fill the last places do not care where they go.
     score_TE = jnp.pad(score_TE, ((0, E * C - T), (0, 0)))
     phases = max(1, math.ceil(math.log(1 / tolerance, 8)))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from moe.fields import Above
 from moe.order import owners, slot_rows
 from moe.plan import Choices, Slots, capacity
+from moe.routers.parts.ranking import take
 from moe.routers.top_k import TopK
 
 
@@ -20,10 +21,16 @@ from moe.routers.top_k import TopK
 class BatchPriority(TopK):
     """Top-k whose slots go to tokens by falling largest score, first choices before second.
 
+    A token's score is the largest of its chosen experts, out of all experts and as the gates see
+    it, before renormalisation and scale (section 4.1). Noise and losses are top-k's; the paper's
+    own are those of `v_moe`.
+
     Attributes:
+      renormalize: the paper's gates are the scores themselves.
       capacity_factor: slots per expert over assignments per expert at perfect balance.
     """
 
+    renormalize: bool = False
     capacity_factor: Annotated[float, Above(0)] = 1.0
 
     causal: ClassVar[bool] = False
@@ -32,16 +39,27 @@ class BatchPriority(TopK):
     fixed_choices: ClassVar[bool] = False
 
     def __call__(self, params, x_TD, id_T, E, rng):
-        """Routes x_TD into Slots; what finds no slot is dropped here."""
-        routing = super().__call__(params, x_TD, id_T, E, rng)
+        """Routes x_TD into Slots; what finds no slot is dropped here, and told by asked_TE."""
+        routing, logits_TE = self.route(params, x_TD, id_T, rng)
         plan = cast(Choices, routing.plan)
-        priority_T = jax.lax.stop_gradient(plan.gate_TK.max(axis=1))
-        order_T = jnp.argsort(-priority_T, stable=True).astype(jnp.int32)
+        order_T = self.order_of(jax.lax.stop_gradient(logits_TE), plan.expert_TK)
         C = capacity(self.capacity_factor, x_TD.shape[0], self.k, E)
         slots = fill(plan, order_T, E, C)
         kept = jnp.sum(slots.token_EC < x_TD.shape[0]) / plan.expert_TK.size
         metrics = {**routing.metrics, "kept": kept}
-        return dataclasses.replace(routing, plan=slots, metrics=metrics)
+        asked_TE = plan.assigned_TE(x_TD.shape[0], E)
+        return dataclasses.replace(routing, plan=slots, metrics=metrics, asked_TE=asked_TE)
+
+    def order_of(self, logits_TE: jax.Array, expert_TK: jax.Array) -> jax.Array:
+        """Tokens by falling score; where float32 makes scores equal, by logit, then in order."""
+        score_T, logit_T = (
+            take(a, expert_TK).max(axis=1) for a in (self.score(logits_TE), logits_TE)
+        )
+        return jnp.lexsort((-logit_T, -score_T)).astype(jnp.int32)
+
+    def with_capacity(self, factor):
+        """With that factor."""
+        return dataclasses.replace(self, capacity_factor=factor)
 
     def choices(self, E, T):
         """At most k, and as many as there are slots for."""

@@ -23,18 +23,28 @@ class Routing:
       metrics: name -> scalar to log, never differentiated.
       stats: name -> array that `Router.update` needs beyond the load, already summed over the
         group; sums over groups, microbatches and devices.
+      asked_TE: how many assignments each token asked of each expert, where the plan holds those
+        alone that the router had room for; None where the plan holds all.
     """
 
     plan: Plan
     terms: Terms = flax.struct.field(default_factory=dict)
     metrics: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
     stats: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
+    asked_TE: jax.Array | None = None
+
+    def counts(self, T: int, E: int) -> tuple[jax.Array, jax.Array]:
+        """What tokens asked of experts, asked_TE, and how much of it is not in the plan, left_T."""
+        planned_TE = self.plan.assigned_TE(T, E)
+        asked_TE = planned_TE if self.asked_TE is None else self.asked_TE
+        return asked_TE, (asked_TE - planned_TE).sum(axis=1)
 
 
 class Router(Protocol):
     """Decides who reads which token; a frozen dataclass of hyper-parameters.
 
-    The declarations are measured by tests/routers/test_routers.py, not believed.
+    The declarations are measured by tests/routers/test_routers.py, not believed. They are about
+    its plans; what becomes of a token after drops, `moe.model.layer.MoE.causal` says.
 
     Attributes:
       losses: what becomes of `Routing.terms`: an object with a scope that takes the sums and the
@@ -47,8 +57,10 @@ class Router(Protocol):
     batch_invariant: ClassVar[bool] = True  # at evaluation, nor on other sequences of the batch
     needs_ids: ClassVar[bool] = False  # reads id_T
     needs_labels: ClassVar[bool] = False  # reads labels, through `keys`
+    needs_corpus: ClassVar[bool] = False  # is not itself before `fit`
     learned: ClassVar[bool] = True  # has parameters that the loss moves
     fixed_choices: ClassVar[bool] = True  # `choices` holds at every step, not only on average
+    mixes: ClassVar[bool] = False  # returns Mix: two products carry tokens to experts and back
 
     losses: Any = NoLosses()
     __dataclass_fields__: ClassVar[dict[str, Any]]  # so that `dataclasses.replace` takes it
@@ -82,7 +94,8 @@ class Router(Protocol):
     def update(self, params: Params, load_E: jax.Array, stats: dict[str, jax.Array]) -> Params:
         """Applies a rule that is no gradient, once per optimizer step.
 
-        load_E and stats are sums over all groups, microbatches and devices of the step.
+        load_E, what tokens asked of each expert, and stats are sums over all groups, microbatches
+        and devices of the step.
         """
         del load_E, stats
         return params
@@ -91,6 +104,29 @@ class Router(Protocol):
         """Experts that serve one of T tokens, on average: costs count it, tests measure it."""
         del E, T
         return 1
+
+    def products(self, D: int, E: int) -> int:
+        """Multiply-adds per token of its own matrix products, forward in training.
+
+        Whatever their factors are: parameters, state or what was drawn. Loops whose length depends
+        on the data do not count. None, unless said; tests compare with compiled programs.
+        """
+        del D, E
+        return 0
+
+    def ranks(self, E: int) -> int:
+        """In how many columns of `Choices` one and the same expert may stand.
+
+        1 where each expert has a column of its own, and for plans of other kinds. With more, who
+        comes first for an expert's slots depends on the dispatcher's priority.
+        """
+        del E
+        return 1
+
+    def with_capacity(self, factor: float) -> "Router":
+        """The same with another capacity factor; itself where it has none."""
+        del factor
+        return self
 
     def check(self, path: str, num_experts: int) -> None:
         """Raises Mistake, one line that starts with `path`, for impossible fields."""

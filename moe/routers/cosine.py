@@ -26,7 +26,7 @@ class Cosine(TopK):
     def init(self, key, D, E, V):
         """Makes w_DA, w_AE and log_temperature."""
         params = super().init(key, D, E, V)
-        width = self.width or max(4, E // 2)
+        width = self._width(E)
         keys = jax.random.split(key)
         del params["w_DE"]
         return {
@@ -35,6 +35,13 @@ class Cosine(TopK):
             "w_AE": jax.random.normal(keys[1], (width, E)) / width**0.5,
             "log_temperature": jnp.log(jnp.float32(self.temperature)),
         }
+
+    def _width(self, E: int) -> int:
+        return self.width or max(4, E // 2)
+
+    def products(self, D, E):
+        """W x and the cosines, and what the noise needs."""
+        return (D + E) * self._width(E) + self.noise.products(D, E)
 
     def weights(self, params, rng):
         """The experts' directions w_AE."""

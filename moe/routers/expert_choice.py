@@ -56,7 +56,15 @@ class ExpertChoice(Router):
         served_T = jax.lax.stop_gradient(assigned_TE).sum(axis=1) > 0
         return Routing(plan, terms, metrics={"tokens_served": served_T.mean(dtype=jnp.float32)})
 
+    def with_capacity(self, factor):
+        """With that factor."""
+        return dataclasses.replace(self, capacity_factor=factor)
+
     def choices(self, E, T):
         """capacity_factor, at most all."""
         del T
         return min(self.capacity_factor, E)
+
+    def products(self, D, E):
+        """x w."""
+        return D * E

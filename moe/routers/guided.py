@@ -99,8 +99,9 @@ class Labelled(TopK):
         return choose(jnp.where(own_TE, preference_TE, -jnp.inf), self.k)
 
     def check(self, path, num_experts):
-        """Raises Mistake unless every label has k experts, beside what top_k checks."""
+        """Raises Mistake unless every label has k experts and no groups, beside top_k's checks."""
         super().check(path, num_experts)
+        self._refuse_groups(path, "the label says which experts a token may choose from")
         least = max(1, num_experts // self.labels)
         if self.k > least:
             raise Mistake(

@@ -5,11 +5,10 @@ The table is integer state: no gradient, no optimizer, saved in every checkpoint
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moe.params import state, with_state
+from moe.params import named, state, with_state
 from moe.plan import Choices
 from moe.registry import Mistake
 from moe.routers.contract import Router, Routing, check_choices
@@ -51,6 +50,11 @@ class Hash(Router):
         return self.gate.learned
 
     @property
+    def needs_corpus(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Where the table is fitted to the text."""
+        return self.table.needs_corpus
+
+    @property
     def causal(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """False for the next-token oracle alone."""
         return self.key.causal
@@ -58,10 +62,9 @@ class Hash(Router):
     causal_in_training = causal  # pyright: ignore[reportAssignmentType]
 
     def init(self, key, D, E, V):
-        """Makes state.expert_VK (int32), for every key k distinct experts drawn uniformly."""
-        draw_VE = jax.random.uniform(key, (self.key.rows(V), E))
-        expert_VK = jnp.argsort(draw_VE, axis=1)[:, : self.k].astype(jnp.int32)
-        gate = self.gate.init(jax.random.fold_in(key, 1), D, E)
+        """Makes state.expert_VK (int32), for every key k distinct experts, as `table.init` does."""
+        expert_VK = self.table.init(key, self.key.rows(V), E, self.k)
+        gate = self.gate.init(named(key, "gate"), D, E)
         return with_state(gate, expert_VK=expert_VK)
 
     def keys(self, id_BL, label_BL):
@@ -90,6 +93,15 @@ class Hash(Router):
     def choices(self, E, T):
         """k."""
         del E, T
+        return self.k
+
+    def products(self, D, E):
+        """Those of the gate; the table is looked up."""
+        return self.gate.products(D, E)
+
+    def ranks(self, E):
+        """k."""
+        del E
         return self.k
 
     def check(self, path, num_experts):

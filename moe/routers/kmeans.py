@@ -60,6 +60,15 @@ class KMeans(Router):
         del E, T
         return self.k
 
+    def products(self, D, E):
+        """The cosines, and the sums by which the centroids move."""
+        return 2 * D * E
+
+    def ranks(self, E):
+        """k."""
+        del E
+        return self.k
+
     def check(self, path, num_experts):
         """Raises Mistake for impossible k."""
         check_choices(path, self.k, num_experts)

@@ -26,6 +26,7 @@ class LossFree(TopK):
 
     Attributes:
       score: sigmoid in the paper.
+      renormalize: the paper's gates are the scores themselves; DeepSeek-V3's are renormalised.
       losses: only a sequence-wise load balance in DeepSeek-V3, nothing by default; it counts the
         choices that the scores would make without bias and groups (arXiv 2412.19437 eq. 17-20).
       rule: direction and size of a step of the bias.
@@ -35,6 +36,7 @@ class LossFree(TopK):
     """
 
     score: Score = Sigmoid()
+    renormalize: bool = False
     epsilon: Annotated[float, AtLeast(0)] = 1e-20
     losses: Losses = UNWEIGHTED
     rule: Rule = Sign()

@@ -3,6 +3,12 @@
 Coefficients are those of the papers or released configurations in our convention: 1 at balance,
 averaged over layers. Where a system adds layers up, its loss is that many times as strong; see
 docs/conventions.md and `moe.convert.conventions.load_balance_weight`.
+
+Where they depart from their papers (docs/parts.md has the sizes): NOISY and V_MOE form importance
+from the softmax without noise, which for NOISY is not eq. 6 of arXiv 1701.06538, the noisy gates of
+the k chosen; V_MOE has the load threshold of `moe.routers.top_k.chance`. The scope of all losses
+is the whole batch, where SWITCH, NOISY, V_MOE, MIXTRAL and OLMOE had those of a device or group;
+DEEPSEEK_V2 and V3 keep the sequence, and QWEN3 the batch, as published.
 """
 
 import dataclasses
@@ -62,6 +68,7 @@ SIGMOID = TopK(k=2, score=Sigmoid(), epsilon=1e-20)
 
 DEEPSEEK_V3 = LossFree(
     k=8,
+    renormalize=True,
     scale=2.5,
     groups=8,
     groups_kept=4,

@@ -46,7 +46,7 @@ class ReLURouter(Router):
 
     Attributes:
       k: experts per token that the adaptive loss aims at, in [1, num_experts].
-      most: experts that one token can have at most; 0 is all.
+      most: experts that one token can have at most, others are dropped; 0 is all.
       start: lambda at step 0.
       factor: by which lambda grows while more than k experts are open, and shrinks otherwise;
         the paper's alpha, > 1.
@@ -88,7 +88,8 @@ class ReLURouter(Router):
             "strength_T": jnp.broadcast_to(jnp.exp(state(params)["log_lambda"]), (T,)),
         }
         stats = {"tokens": jnp.float32(T), "open": terms["open_TE"].sum()}
-        return Routing(Choices(expert_TK, gate_TK), terms, stats=stats)
+        asked_TE = terms["open_TE"] if self.most else None
+        return Routing(Choices(expert_TK, gate_TK), terms, stats=stats, asked_TE=asked_TE)
 
     def update(self, params, load_E, stats):
         """lambda *= factor^sign(open experts per token - k), eq. 9; each layer has its own."""
@@ -100,6 +101,15 @@ class ReLURouter(Router):
         """k, once the adaptive loss has settled."""
         del E, T
         return self.k
+
+    def products(self, D, E):
+        """x w."""
+        return D * E
+
+    def ranks(self, E):
+        """One column for each expert, or the `most` largest gates of a token in their order."""
+        del E
+        return self.most or 1
 
     def check(self, path, num_experts):
         """Raises Mistake for impossible k and caps."""

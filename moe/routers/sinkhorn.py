@@ -44,6 +44,11 @@ class Sinkhorn(TopK):
             return super().assign(params, logits, id_T, rng)
         return choose(log_plan(logits.noisy_TE, self.tolerance, self.iterations), self.k)
 
+    def check(self, path, num_experts):
+        """Raises Mistake for groups of experts, beside what top_k checks."""
+        super().check(path, num_experts)
+        self._refuse_groups(path, "sinkhorn balances all experts in training")
+
 
 def log_plan(logits_TE: jax.Array, tolerance: float, iterations: int) -> jax.Array:
     """The logarithm of the plan whose rows sum to 1/T and columns to 1/E, nearest to exp(logits).

@@ -20,6 +20,8 @@ from moe.routers.parts.ranking import unit
 class Soft(Router):
     """dispatch = softmax over tokens, combine = softmax over slots, of scale * cos(x, phi).
 
+    phi has no weight decay: its columns are normalised, so its size changes no output.
+
     Attributes:
       slots: slots per expert; the experts' work is num_experts * slots rows for a group.
       scale: of the cosines at step 0; learned.
@@ -31,6 +33,7 @@ class Soft(Router):
     causal: ClassVar[bool] = False
     causal_in_training: ClassVar[bool] = False
     batch_invariant: ClassVar[bool] = False
+    mixes: ClassVar[bool] = True
 
     def init(self, key, D, E, V):
         """Makes phi_DEC and scale."""
@@ -51,3 +54,7 @@ class Soft(Router):
     def choices(self, E, T):
         """Expert rows per token."""
         return E * self.slots / T
+
+    def products(self, D, E):
+        """x phi."""
+        return D * E * self.slots

@@ -5,13 +5,13 @@ StableMoE (arXiv 2204.08396). Each is top-k in everything else.
 """
 
 import dataclasses
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
 from moe.fields import AtLeast
-from moe.params import state, with_state
+from moe.params import Params, named, split_state, state, with_state
 from moe.routers.parts.losses import UNWEIGHTED, Losses
 from moe.routers.parts.ranking import init_matrix
 from moe.routers.top_k import TopK
@@ -19,15 +19,24 @@ from moe.routers.top_k import TopK
 
 @dataclasses.dataclass(frozen=True)
 class Frozen(TopK):
-    """A random projection fixed at step 0; the gates still follow the hidden state."""
+    """A random projection fixed at step 0; the gates still follow the hidden state.
+
+    The projection alone is fixed: noise that learns its deviation does, and an adaptive loss
+    weight follows the load.
+    """
 
     losses: Losses = UNWEIGHTED
 
-    learned: ClassVar[bool] = False
+    @property
+    def learned(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The projection never is; the noise may be."""
+        return self.noise.learned
 
     def init(self, key, D, E, V):
-        """Makes state.w_DE, which nothing moves."""
-        return with_state({}, **super().init(key, D, E, V))
+        """Makes state.w_DE, which nothing moves, and what top-k makes beside it."""
+        params = super().init(key, D, E, V)
+        w_DE = params.pop("w_DE")
+        return with_state(params, w_DE=w_DE)
 
     def weights(self, params, rng):
         """The projection of step 0."""
@@ -45,7 +54,7 @@ class Redrawn(Frozen):
         if rng is None:
             return w_DE
         D, E = w_DE.shape
-        return init_matrix(jax.random.fold_in(rng, 1), D, E, self.init_scale)
+        return init_matrix(named(rng, "projection"), D, E, self.init_scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,17 +71,27 @@ class LearnedThenFrozen(TopK):
     learn_steps: Annotated[int, AtLeast(1)] = 100
 
     def init(self, key, D, E, V):
-        """Makes w_DE, and its frozen copy and the step count in state."""
+        """Makes w_DE and what noise learns, and their frozen copy and the step count in state."""
         params = super().init(key, D, E, V)
-        return with_state(params, w_DE=params["w_DE"], step=jnp.zeros((), jnp.int32))
+        return with_state(params, **_learned(params), step=jnp.zeros((), jnp.int32))
 
     def _learning(self, params) -> jax.Array:
         return state(params)["step"] < self.learn_steps
 
+    def _in_use(self, params: Params) -> Params:
+        """What is learned, or the frozen copy."""
+        learning, kept = self._learning(params), state(params)
+        learned = _learned(params)
+        return {name: jnp.where(learning, learned[name], kept[name]) for name in learned}
+
     def weights(self, params, rng):
         """The weights that are learned, or the frozen copy."""
         del rng
-        return jnp.where(self._learning(params), params["w_DE"], state(params)["w_DE"])
+        return self._in_use(params)["w_DE"]
+
+    def logits(self, params, x_TD, rng):
+        """Those of top-k; the noise is frozen with the weights."""
+        return super().logits({**params, **self._in_use(params)}, x_TD, rng)
 
     def loss_weight(self, params):
         """0 in the second stage."""
@@ -81,5 +100,8 @@ class LearnedThenFrozen(TopK):
     def update(self, params, load_E, stats):
         """Counts the step; while learning, copies the weights."""
         params = super().update(params, load_E, stats)
-        kept_DE = self.weights(params, None)
-        return with_state(params, w_DE=kept_DE, step=state(params)["step"] + 1)
+        return with_state(params, **self._in_use(params), step=state(params)["step"] + 1)
+
+
+def _learned(params: Params) -> Params:
+    return split_state(params)[0]

@@ -12,6 +12,7 @@ from typing import Any
 
 from moe.cost import account, compiled
 from moe.devices.mesh import Mesh, in_use
+from moe.environment import wrong_libtpu
 from moe.experiment import Experiment
 from moe.files import words
 from moe.registry import Mistake, no_such
@@ -26,6 +27,8 @@ CHIP_BYTES = {  # high-bandwidth memory of a chip, from Google's documentation o
         "tpu7x": 192,
     }.items()
 }
+# The two cores of a v4 chip are one device, as jax finds them on a real one; of v5p libtpu knows.
+_AS_ONE_DEVICE = {"v4": {"chip_config_name": "megacore"}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +70,10 @@ def slice_devices(target: str) -> list[Any]:
     if not re.fullmatch(r"[1-9][0-9]{0,3}(x[1-9][0-9]{0,3}){1,2}", shape, re.ASCII):
         raise Mistake(f"--compile-for={target}: must be a TPU and a shape, as in v5e:4x4")
     if importlib.util.find_spec("libtpu") is None:
-        raise Mistake(f"--compile-for={target}: needs libtpu; pip install -r requirements-tpu.txt")
+        raise Mistake(f"--compile-for={target}: needs libtpu; make install WITH=tpu")
+    wrong = wrong_libtpu()
+    if wrong:
+        raise Mistake(f"--compile-for={target}: {wrong}")
     import jax
     from jax.experimental import topologies
 
@@ -80,7 +86,9 @@ def slice_devices(target: str) -> list[Any]:
         os.environ.setdefault(key, value)
     jax.config.update("jax_platforms", "cpu")
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=target).devices
+        return topologies.get_topology_desc(
+            platform="tpu", topology_name=target, **_AS_ONE_DEVICE.get(name, {})
+        ).devices
     except Exception as error:  # of a type that differs between versions
         reason = words(error)
         raise Mistake(f"--compile-for={target}: libtpu knows no such slice: {reason}") from error

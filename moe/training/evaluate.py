@@ -1,10 +1,14 @@
-"""Held-out loss on every desk, and which experts served which desk."""
+"""Held-out loss on every desk, and which experts served which desk.
+
+Batches are mixed as those of training are: where tokens compete for experts they compete with
+text of all desks, and what is said of a desk is summed over its windows afterwards.
+"""
 
 import dataclasses
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +21,7 @@ from moe.experiment import Experiment
 from moe.model.transformer import Transformer, forward
 from moe.params import Params
 from moe.plan import Tokens
+from moe.registry import Mistake
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,27 +30,32 @@ class Evaluation:
 
     Attributes:
       desks: their names.
+      share_Y: of all held-out tokens, also where only some of them were evaluated.
       nats_Y, tokens_Y, bytes_Y: summed loss, target tokens, and the bytes these spell.
       load_YNE: assignments of each desk's tokens per MoE layer and expert; None when dense.
       dropped_N: assignments that were not served, per MoE layer; None when dense.
+      unserved_N: tokens that no expert served, per MoE layer; None when dense.
     """
 
     desks: tuple[str, ...]
+    share_Y: np.ndarray
     nats_Y: np.ndarray
     tokens_Y: np.ndarray
     bytes_Y: np.ndarray
     load_YNE: np.ndarray | None
     dropped_N: np.ndarray | None
+    unserved_N: np.ndarray | None
 
     @property
     def val_loss(self) -> float:
-        """Nats per token over all desks' windows, router losses excluded."""
-        return float(self.nats_Y.sum() / self.tokens_Y.sum())
+        """Nats per token over all desks' text, router losses excluded."""
+        return float((self.share_Y * self.nats_Y / self.tokens_Y).sum())
 
     @property
     def val_bits_per_byte(self) -> float:
         """The same loss in bits per byte of text."""
-        return float(self.nats_Y.sum() / self.bytes_Y.sum() / math.log(2))
+        bytes_per_token = (self.share_Y * self.bytes_Y / self.tokens_Y).sum()
+        return float(self.val_loss / bytes_per_token / math.log(2))
 
     @property
     def desk_loss(self) -> dict[str, float]:
@@ -65,18 +75,21 @@ class Evaluation:
             "held_out_tokens": int(self.tokens_Y.sum()),
         }
 
-    def router(self, model: Transformer) -> load.RouterLoad | None:
+    def router(self, experiment: Experiment) -> load.RouterLoad | None:
         """Load per MoE layer and desk; None without experts."""
-        if self.load_YNE is None or self.dropped_N is None or model.moe is None:
+        model = experiment.model
+        call = experiment.tokens_per_call, sharding.sizes().get(sharding.EXPERT, 1)
+        if model.moe is None or self.load_YNE is None or self.dropped_N is None:
             return None
         load_NE = self.load_YNE.sum(axis=0)
         desk_load = load.fractions(self.load_YNE)
+        found = load.Load(load_NE, self.dropped_N, self.unserved_N / self.tokens_Y.sum())
         return load.RouterLoad(
-            causal=all(router.causal for router in model.routers),
-            causal_in_training=all(router.causal_in_training for router in model.routers),
+            causal=model.causal(*call),
+            causal_in_training=model.causal_in_training(*call),
             layers=list(model.moe_layers),
             num_experts=model.moe.routed_experts,
-            metrics=load.measured(load.Load(load_NE, self.dropped_N)),
+            metrics=load.measured(found),
             load=load.fractions(load_NE).tolist(),
             desk_load={d: desk_load[y].tolist() for y, d in enumerate(self.desks)},
         )
@@ -84,62 +97,114 @@ class Evaluation:
 
 @functools.partial(jax.jit, static_argnums=0)
 def eval_step(model: Transformer, params: Params, batch: Any) -> tuple:
-    """Per-window sums without router noise: nats_B, load_BNE and dropped_N (None when dense)."""
+    """Sums of each window, without router noise: nats_B, load_BNE, dropped_BN and unserved_BN.
+
+    A dense model has the first alone.
+    """
     tokens = Tokens(batch.id_BL, batch.label_BL)
     logits_BLV, reports = forward(model, params, tokens)
     nats_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, batch.target_BL)
-    if reports is None:
-        return sharding.everywhere(nats_BL.sum(axis=1)), None, None
-    load_BNE = jnp.moveaxis(reports.assigned_NBLE.sum(axis=2), 0, 1)
-    return sharding.everywhere((nats_BL.sum(axis=1), load_BNE, reports.dropped_N))
+    sums = (nats_BL.sum(axis=1),)
+    if reports is not None:
+        counts = reports.assigned_NBLE, reports.dropped_NBL, reports.unserved_NBL
+        sums += tuple(jnp.moveaxis(a.sum(axis=2), 0, 1) for a in counts)
+    return sharding.everywhere(sums)
 
 
-def _batches(W: int, B: int, batches: int | None) -> Iterator[tuple[np.ndarray, int]]:
-    """Rows of B windows, and how many of them count; the last one repeats to stay full."""
-    if batches is not None and batches * B < W:
-        for rows in np.linspace(0, W - 1, batches * B).round().astype(int).reshape(batches, B):
-            yield rows, B
-        return
-    for first in range(0, W, B):
-        yield np.minimum(np.arange(first, first + B), W - 1), min(B, W - first)
+class _Rows(NamedTuple):
+    """One batch: which windows it is made of, and which of them are counted."""
+
+    window_B: np.ndarray
+    counted_B: np.ndarray
 
 
 def evaluate(
     experiment: Experiment, params: Params, dataset: Any, batches: int | None = None
 ) -> Evaluation:
-    """Evaluates the held-out windows, desk by desk, in batches of the training batch's size.
+    """Evaluates held-out windows of all desks, each counted once, in batches like training's.
 
-    The last batch of a desk repeats its last window to stay full; repeats do not count towards
-    losses and loads. (They do occupy slots where a dispatcher has a capacity.)
+    Windows are shuffled, always in the same way, into batches of the size that the model sees in
+    training, or of all windows where there are fewer. Windows that fill the last batch up are
+    others, spread over all: they take the places that text of training takes, and count neither
+    in losses nor in loads and drops.
 
-    batches: of each desk, its windows spread evenly over all; None is all windows.
+    Args:
+      batches: at most so many, of an equal share of each desk's windows, spread evenly over them,
+        so that losses are comparable with those of all windows; None is all of them.
     """
-    model, B = experiment.model, experiment.train.batch // experiment.train.accumulate
     desks = tuple(dataset.desks)
-    nats, tokens, texts, loads = [], [], [], []
-    dropped: Any = 0
-    for desk in desks:
-        windows = dataset.held_out(desk)
-        W = windows.id_BL.shape[0]
-        nats_y, load_y, seen = 0.0, 0.0, []
-        for rows, real in _batches(W, B, batches):
-            seen += rows[:real].tolist()
-            batch = jax.tree.map(lambda a, rows=rows: a[rows], windows)
-            sums = eval_step(model, params, sharding.put_batch(batch, B))
-            nats_y += np.asarray(sums[0], np.float64)[:real].sum()
-            if sums[1] is not None:
-                load_y = load_y + np.asarray(sums[1], np.float64)[:real].sum(axis=0)
-                dropped = dropped + np.asarray(sums[2], np.float64) * (real / B)
-        nats.append(nats_y)
-        tokens.append(windows.target_BL[seen].size)
-        texts.append(int(dataset.byte_V[windows.target_BL[seen]].sum()))
-        loads.append(load_y)
-    dense = model.moe is None
+    held_out = [dataset.held_out(desk) for desk in desks]
+    windows_Y = np.array([len(windows.id_BL) for windows in held_out])
+    windows = jax.tree.map(lambda *of_desks: np.concatenate(of_desks), *held_out)
+    desk_W, size = np.repeat(np.arange(len(desks)), windows_Y), _size(experiment, windows_Y.sum())
+    chosen = _chosen(windows_Y, None if batches is None else batches * size)
+    seen, found = [], []
+    for rows in _batches(chosen, size):
+        batch = jax.tree.map(lambda a, rows=rows: a[rows.window_B], windows)
+        sums = eval_step(experiment.model, params, sharding.put_batch(batch, size))
+        seen.append(rows.window_B[rows.counted_B])
+        found.append([np.asarray(a, np.float64)[rows.counted_B] for a in sums])
+    seen, found = np.concatenate(seen), [np.concatenate(a) for a in zip(*found, strict=True)]
+    target_WL = windows.target_BL[seen]
+
+    def by_desk(value_W):
+        return np.stack([value_W[desk_W[seen] == y].sum(axis=0) for y in range(len(desks))])
+
+    nats_W, *counts = found
+    load_WNE, dropped_WN, unserved_WN = counts or (None, None, None)
     return Evaluation(
         desks,
-        np.array(nats),
-        np.array(tokens),
-        np.array(texts),
-        None if dense else np.stack(loads),
-        None if dense else dropped,
+        windows_Y / windows_Y.sum(),
+        by_desk(nats_W),
+        by_desk(np.full(len(seen), target_WL.shape[1])),
+        by_desk(dataset.byte_V[target_WL].sum(axis=1)),
+        None if load_WNE is None else by_desk(load_WNE),
+        None if dropped_WN is None else dropped_WN.sum(axis=0),
+        None if unserved_WN is None else unserved_WN.sum(axis=0),
     )
+
+
+def _size(experiment: Experiment, windows: int) -> int:
+    """Windows of a batch: as in training, or the most that are there and that can be split."""
+    train, moe = experiment.train, experiment.model.moe
+    size = train.batch // train.accumulate
+    for fewer in range(min(size, windows), 0, -1):
+        if fewer % sharding.batch_parts():
+            continue
+        try:
+            if moe is not None:
+                moe.dispatch.check("", fewer * experiment.data.sequence_length)
+            return fewer
+        except Mistake:
+            continue
+    return size
+
+
+def _chosen(windows_Y: np.ndarray, most: int | None) -> np.ndarray:
+    """Numbers of the windows to be read, shuffled: all, or about `most`, of each desk its share."""
+    total, first_Y = windows_Y.sum(), np.cumsum(windows_Y) - windows_Y
+    count_Y = windows_Y
+    if most is not None and most < total:
+        share_Y = most * windows_Y / total
+        count_Y = np.maximum(share_Y.astype(int), 1)
+        left = max(0, most - count_Y.sum())
+        count_Y[np.argsort(count_Y - share_Y, kind="stable")[:left]] += 1
+    each = [
+        first + np.linspace(0, windows - 1, count).round().astype(int)
+        for first, windows, count in zip(first_Y, windows_Y, count_Y, strict=True)
+    ]
+    return np.random.default_rng(0).permutation(np.concatenate(each))
+
+
+def _batches(window_W: np.ndarray, size: int) -> Iterator[_Rows]:
+    """The windows in batches; others that were read before fill the last one up, in any places."""
+    whole = len(window_W) // size * size
+    for batch in window_W[:whole].reshape(-1, size):
+        yield _Rows(batch, np.ones(size, bool))
+    rest = window_W[whole:]
+    if len(rest):
+        before = window_W[:whole] if whole else rest
+        spread = np.linspace(0, len(before) - 1, size - len(rest)).round().astype(int)
+        place = np.random.default_rng(1).permutation(size)
+        filled = np.concatenate([rest, before[spread]])
+        yield _Rows(filled[place], (np.arange(size) < len(rest))[place])

@@ -30,6 +30,7 @@ class Metrics:
       grad_norm: before clipping.
       losses, metrics: name -> mean over the MoE layers that have it, and over microbatches.
       load_NE, dropped_N: assignments per MoE layer, summed over the batch; None when dense.
+      unserved_N: tokens that no expert served, of the batch; None when dense.
       stats: what the routers' updates need, of each MoE layer, summed over the batch.
     """
 
@@ -40,6 +41,7 @@ class Metrics:
     metrics: dict[str, jax.Array]
     load_NE: jax.Array | None
     dropped_N: jax.Array | None
+    unserved_N: jax.Array | None
     stats: tuple[Terms, ...] = ()
 
 
@@ -65,12 +67,13 @@ def loss_fn(
     nats_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, batch.target_BL)
     nats = nats_BL.mean()
     if reports is None:
-        return nats, Metrics(nats, nats, jnp.zeros(()), {}, {}, None, None)
+        return nats, Metrics(nats, nats, jnp.zeros(()), {}, {}, None, None, None)
     if totals is not None:
         reports = _with_totals(experiment, reports, totals, batch.id_BL.size)
     losses, metrics = _means(reports.losses), _means(reports.metrics)
     loss = nats + sum(losses.values())
-    counts = reports.load_NE, reports.dropped_N, reports.stats
+    dropped_N, unserved_N = (a.sum((1, 2)) for a in (reports.dropped_NBL, reports.unserved_NBL))
+    counts = reports.load_NE, dropped_N, unserved_N, reports.stats
     return loss, Metrics(loss, nats, jnp.zeros(()), losses, metrics, *counts)
 
 
@@ -147,5 +150,6 @@ def gradients(
     totals = _batch_sums(experiment, learned, state, parts)
     grads, metrics = _total(lambda part: grad(learned, state, experiment, part, totals), parts)
     mean = functools.partial(jax.tree.map, lambda a: a / A)
-    counts = {name: getattr(metrics, name) for name in ("load_NE", "dropped_N", "stats")}
+    summed = "load_NE", "dropped_N", "unserved_N", "stats"
+    counts = {name: getattr(metrics, name) for name in summed}
     return mean(grads), mean(metrics).replace(**counts)

@@ -144,7 +144,8 @@ class _Loop:
                 self._write(train_row(self.experiment, metrics, step, self.step_s))
                 _check_finite(float(metrics.loss), step, self.directory)
             if step % train.eval_every == 0 or last:
-                evaluation = self._evaluate(state, None if last else 1)  # a look, then the whole
+                look = len(self.dataset.desks)  # batches; the last evaluation is of all windows
+                evaluation = self._evaluate(state, None if last else look)
                 self._write(evaluation.row(self.experiment, step))
                 if last or step % train.save_every == 0:  # what is kept is chosen on all windows
                     loss = (evaluation if last else self._evaluate(state)).val_loss
@@ -193,8 +194,10 @@ def train_row(experiment: Experiment, metrics: Metrics, step: int, seconds: list
     )
     router = None
     if metrics.load_NE is not None:
-        asked = load.Load(np.asarray(metrics.load_NE), np.asarray(metrics.dropped_N))
-        router = load.measured(asked)
+        load_NE, dropped_N, unserved_N = jax.tree.map(
+            np.asarray, (metrics.load_NE, metrics.dropped_N, metrics.unserved_N)
+        )
+        router = load.measured(load.Load(load_NE, dropped_N, unserved_N / tokens))
     return {
         "kind": "train",
         "step": step,

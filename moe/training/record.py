@@ -1,14 +1,13 @@
 """The record of a run: metrics as JSON lines, cut where a restart begins."""
 
 import contextlib
-import json
 import os
 import pathlib
 
+from moe import files
 from moe.checkpoint.bucket import Bucket
 from moe.checkpoint.folder import Folder
-from moe.files import write
-from moe.training.sinks import Events, Profile, Wandb, Watch
+from moe.training.sinks import ID, Events, Profile, Wandb, Watch, identity
 
 NAME = "metrics.jsonl"
 
@@ -36,12 +35,22 @@ class MetricsLog:
         kept = max(
             ([row for row in rows if row["step"] <= resume_step] for rows in self._found()), key=len
         )
-        write(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+        files.write(self.path, "".join(files.strict(row) + "\n" for row in kept))
         self._file = self.path.open("a", encoding="utf-8")
         self._sinks: list[Events | Wandb] = [Events(directory / "tensorboard", resume_step + 1)]
         if watch.wandb:
-            self._sinks.append(Wandb(directory, watch))
+            self._sinks.append(Wandb(directory, watch, self._drawn(directory / ID)))
         self._profile = Profile(directory / "profile", watch.profile)
+
+    def _drawn(self, path: pathlib.Path) -> str:
+        """The id of the run at Weights & Biases: of its folder, else of the copy, else new."""
+        if self._copy is None:
+            return identity(path)
+        with contextlib.suppress(FileNotFoundError):
+            if not os.path.lexists(path):
+                files.write(path, self._copy.read("", ID))
+        self._copy.write("", ID, f"{identity(path)}\n")
+        return identity(path)
 
     def _found(self) -> list[list[dict]]:
         """The rows of this folder, and those of the copy if there is one."""
@@ -53,7 +62,7 @@ class MetricsLog:
 
     def write(self, row: dict) -> None:
         """Appends one row and its numbers."""
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(files.strict(row) + "\n")
         self._file.flush()
         for sink in self._sinks:
             sink.write(row)
@@ -94,7 +103,7 @@ class NoLog:
 
 def read(path: pathlib.Path) -> list[dict]:
     """The rows of a metrics.jsonl; a last line that was cut off is left out, no file is no rows."""
-    return parsed(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else []
+    return parsed(files.raw(path).decode("utf-8", "replace")) if os.path.lexists(path) else []
 
 
 def parsed(text: str) -> list[dict]:
@@ -102,9 +111,9 @@ def parsed(text: str) -> list[dict]:
     rows = []
     for line in text.splitlines():
         try:
-            row = json.loads(line)
+            row = files.parsed(line)
             _ = row["kind"], row["step"] + 0  # what every row has; a torn one may be JSON by chance
-        except (json.JSONDecodeError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError):
             break
         rows.append(row)
     return rows

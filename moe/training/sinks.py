@@ -1,14 +1,20 @@
 """Where metrics go besides JSON lines: TensorBoard, Weights & Biases, profiles."""
 
 import dataclasses
-import hashlib
 import math
 import os
 import pathlib
+import re
+import secrets
 import time
 from typing import Any
 
 import jax
+
+from moe import files
+from moe.registry import Mistake
+
+ID = "wandb.txt"  # in the folder of a run: what it is called at Weights & Biases
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +53,21 @@ class Profile:
 
 
 class Wandb:
-    """Weights & Biases; a run that resumes goes on there under the same id."""
+    """Weights & Biases; a run that resumes goes on there under the id that it drew when it began.
 
-    def __init__(self, directory: pathlib.Path, watch: Watch):
+    The id is random and lies with the run: a copy or a removal of its folder never gives the
+    history of one run to another that has the same path.
+    """
+
+    def __init__(self, directory: pathlib.Path, watch: Watch, drawn: str):
         import wandb  # pyright: ignore[reportMissingImports]  # only with its flag
 
-        digest = hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:16]
         self._run = wandb.init(
-            project=watch.wandb, name=watch.name, id=digest, resume="allow", dir=str(directory)
+            project=watch.wandb,
+            name=watch.name,
+            id=drawn,
+            resume="allow",
+            dir=str(directory),
         )
 
     def write(self, row: dict) -> None:
@@ -63,6 +76,19 @@ class Wandb:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def identity(path: pathlib.Path) -> str:
+    """The id in the file, drawn and written where there is none; raises Mistake for another text.
+
+    16 hexadecimal digits of the system's randomness: no seed and no place decides them.
+    """
+    if not os.path.lexists(path):
+        files.write(path, secrets.token_hex(8) + "\n")
+    found = files.text(path).strip()
+    if not re.fullmatch(r"[0-9a-f]{16}", found):
+        raise Mistake(f"{path}: is no id of a run; remove it, and the run gets another there")
+    return found
 
 
 class Events:

@@ -13,7 +13,7 @@ from moe.data.counts import Corpus
 from moe.devices import sharding
 from moe.experiment import Experiment
 from moe.model.depth import map_routers
-from moe.params import Params, merge_state, split_state
+from moe.params import Params, merge_state, named, split_state
 from moe.plan import Tokens
 from moe.training.gradients import Metrics, gradients
 
@@ -28,21 +28,27 @@ class TrainState:
 
 
 def init(experiment: Experiment, corpus: Corpus | None) -> TrainState:
-    """Makes the state before step 0; routers may learn of the training corpus, if there is one."""
-    model, seed = experiment.model, experiment.seed
-    train = experiment.train
+    """Makes the state before step 0; routers learn of the training corpus.
+
+    Raises Mistake where a router needs the corpus and there is none.
+    """
+    params = experiment.model.fit(_params(experiment), corpus, experiment.seed)
+    return _stated(experiment, sharding.put(params))
+
+
+def _params(experiment: Experiment) -> Params:
+    """All parameters, before routers are fitted."""
+    model, train = experiment.model, experiment.train
     shape = (train.batch // train.accumulate, experiment.data.sequence_length)
     ids = jnp.zeros(shape, jnp.int32)
-    key = jax.random.key(seed)
-    params = sharding.place(lambda key: model.init(key, Tokens(ids, ids))["params"], key)
-    if model.moe is not None and corpus is not None:
-        E = model.moe.routed_experts
+    key = jax.random.key(experiment.seed)
+    return sharding.place(lambda key: model.init(key, Tokens(ids, ids))["params"], key)
 
-        def fit(params, n):
-            return model.routers[n].fit(params, E, corpus, 1000 * seed + n)
 
-        params = sharding.put(map_routers(params, fit))
+def _stated(experiment: Experiment, params: Params) -> TrainState:
+    """The state before step 0 with these parameters."""
     learned, _ = split_state(params)
+    train = experiment.train
     opt_state = sharding.place(experiment.optimizer.transformation(train.steps).init, learned)
     return TrainState(sharding.put(jnp.zeros((), jnp.int32)), params, opt_state)
 
@@ -51,7 +57,7 @@ def init(experiment: Experiment, corpus: Corpus | None) -> TrainState:
 def _train_step(
     experiment: Experiment, state: TrainState, batch: Any, seed: jax.Array
 ) -> tuple[TrainState, Metrics]:
-    rng = jax.random.fold_in(jax.random.key(seed), state.step)
+    rng = jax.random.fold_in(named(jax.random.key(seed), "steps"), state.step)
     learned, fixed = split_state(state.params)
     grads, metrics = gradients(experiment, learned, fixed, batch, rng)
     transformation = experiment.optimizer.transformation(experiment.train.steps)
@@ -81,7 +87,7 @@ def train_step(experiment: Experiment, state: TrainState, batch: Any) -> tuple[T
 
 def abstract_state(experiment: Experiment) -> TrainState:
     """Shapes and dtypes of `init`'s state, and shardings where a mesh is in use; no arrays."""
-    state = jax.eval_shape(lambda: init(experiment, None))
+    state = jax.eval_shape(lambda: _stated(experiment, _params(experiment)))
     if not sharding.sizes():
         return state
     mesh = jax.sharding.get_mesh()

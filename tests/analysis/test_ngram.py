@@ -1,12 +1,12 @@
 """Count baselines: Kneser-Ney against a dictionary, by hand, and as a distribution."""
 
-import json
 import math
 from collections import Counter
 
 import numpy as np
 import pytest
 
+from moe import files
 from moe.analysis import ngram
 from moe.data import loader
 from moe.data.data import Data
@@ -153,6 +153,12 @@ def test_baselines_are_cached_until_the_data_change(dataset, monkeypatch):
         assert ngram.baselines(dataset) == first
     path.write_text("{")
     assert ngram.baselines(dataset) == first
+    number = f"{first['fivegram_nats']}"
+    digit = str((int(number[4]) + 1) % 10)
+    raw = path.read_text().replace(number, number[:4] + digit + number[5:], 1)
+    assert raw != path.read_text()
+    path.write_text(raw)
+    assert ngram.baselines(dataset) == first
     other = {"fingerprint": "of other data", "nats": {"unigram_nats": 0.0}}
-    path.write_text(json.dumps(other))
+    path.write_text(files.sealed(other))
     assert ngram.baselines(dataset) == first

@@ -46,3 +46,12 @@ def test_how_often_a_run_is_looked_at_is_no_part_of_it():
     )
     assert fields.identity(text) == fields.identity(text.replace("eval_every=250", "eval_every=50"))
     assert fields.identity(text) != fields.identity(text.replace("steps=5", "steps=6"))
+
+
+def test_a_younger_field_at_its_first_value_is_no_part_of_it():
+    now = "a\n\nEinsum(\n    capacity_factor=1.0,\n    priority=ChoiceMajor(),\n)\n"
+    then = now.replace("    priority=ChoiceMajor(),\n", "")
+    assert fields.identity(now) == fields.identity(then)
+    assert fields.identity(now.replace("Choice", "Token")) != fields.identity(then)
+    allowed = "a\n\nExperiment(\n    allow_noncausal=False,\n)\n"
+    assert fields.identity(allowed) == fields.identity(allowed.replace("False", "True"))

@@ -8,7 +8,7 @@ from moe.devices import processes
 
 STUDY = "dense_topk_hash"
 ARMS = "(valid: dense, dense_total, hash_balanced, hash_random, top1, top2)"
-WHOLE = "must be whole numbers >= 0 separated by commas"
+WHOLE = "must be whole numbers in [0, 2^31) separated by commas"
 
 OVERRIDES = ("train.steps=5", "model.moe.num_experts=4")
 MISTAKES = {  # what is wrong: the words, and the line that must come back

@@ -44,7 +44,7 @@ MISTAKES = {  # what is wrong: the words, and the line that must come back
     "set without path": (f"show {STUDY}/top2 --set ==", "--set ==: must be PATH=VALUE, such as "),
     "unknown field": (
         f"show {STUDY}/top2 --set model.moe.ruoter=top_k",
-        "model.moe.ruoter=top_k: no such field; did you mean 'router'? (valid: dispatch, experts, ",
+        "model.moe.ruoter=top_k: no such field; did you mean 'router'? (valid: dispatch, eval_",
     ),
     "unknown field of all arms": (
         f"show {STUDY} --set train.stepz=3",
@@ -74,7 +74,11 @@ MISTAKES = {  # what is wrong: the words, and the line that must come back
         "data.tokenizer=bite: no such value; did you mean 'bytes'? (valid: bpe, bytes)",
     ),
     "a part by value": (f"show {STUDY}/top2 --set train=9", "train=9: has fields; set one of its"),
-    "mesh to show": (f"show {STUDY} --mesh=data:2", "--mesh=data:2: show takes it beside"),
+    "mesh of what is there": (f"show {STUDY} --mesh=auto", "--mesh=auto: show knows no devices"),
+    "mesh that does not divide": (
+        f"show {STUDY}/top2 --mesh=expert:3",
+        "--mesh=expert:3: train.batch=8 must be divisible by data * fsdp * expert=3; nearest ",
+    ),
     "slice of no TPU": (f"show {STUDY} --compile-for=v9:2", "--compile-for=v9:2: no such TPU"),
     "source of no kind": (
         f"show {STUDY}/top2 --set data.source=lm1b",
@@ -101,6 +105,20 @@ def test_show_prints_every_field_and_what_it_costs(call):
     assert lines["experts"].replace(",", "").split()[0].isdigit()
     for head in ("parameters: ", "FLOPs per token, forward: ", "memory in training: "):
         assert f"\n{head}" in out
+
+
+def test_show_tells_the_epochs(call, monkeypatch, tmp_path):
+    monkeypatch.setenv("MOE_DATA_DIR", str(tmp_path))
+    # 500 steps of 8 windows of 128 tokens are 512,000; of the pinned text 7,565,813 tokens.
+    line = "training: 0.07 epochs: 512,000 training tokens, 7,565,813 in one pass\n"
+    assert line in call("show", STUDY)[1]
+    assert line in call("show", f"{STUDY}/top2")[1]
+    unknown = "training: 512,000 tokens; epochs are known when data.source=folder:x was prepared\n"
+    assert unknown in call("show", f"{STUDY}/top2", "--set=data.source=folder:x")[1]
+    often = call("show", f"{STUDY}/top2", "--set=train.steps=20000")[1]
+    # 20,480,000 / 7,565,813 = 2.707
+    assert "training: 2.71 epochs: 20,480,000 training tokens, 7,565,813 in one pass; repe" in often
+    assert not list(tmp_path.iterdir())
 
 
 def test_show_of_a_study_sets_its_arms_side_by_side(call):

@@ -238,13 +238,13 @@ def works_with_shared_and_null_experts(router):
     layer = MoE(E - null.count, router, Oracle(), EXPERTS, SharedExpert(SwiGLU(4)), null)
     params = layer.init(jax.random.key(3), D, V)
     inside = compiled(router)[0]
-    x_BLD, id_BL, label_BL = inputs()
-    x_TD = x_BLD.reshape(T, D)
+    (x_BLD, id_BL, label_BL), x_TD = inputs(), inputs()[0].reshape(T, D)
 
     @jax.jit
     def both(params):
         y_BLD, aux = layer(params, x_BLD, Tokens(id_BL, label_BL))
-        plan = router(inside, x_TD, router.keys(id_BL, label_BL).reshape(T), E, None).plan
+        routing = router(inside, x_TD, router.keys(id_BL, label_BL).reshape(T), E, None)
+        plan = routing.plan
 
         def experts(x_ECD):  # all experts in the router's numbering
             own = E - null.count
@@ -258,7 +258,7 @@ def works_with_shared_and_null_experts(router):
             y_ETD = experts(jnp.broadcast_to(x_TD, (E, T, D)))
             want_TD = jnp.einsum("TE,ETD->TD", plan.weight_TE(T, E), y_ETD)
         want_BLD = want_TD.reshape(B, L, D) + layer.shared(params["shared"], x_BLD)
-        return y_BLD, want_BLD, aux.counts.load_E, plan.assigned_TE(T, E).sum(axis=0)
+        return y_BLD, want_BLD, aux.counts.load_E, routing.counts(T, E)[0].sum(axis=0)
 
     y_BLD, want_BLD, load_E, want_E = both({**params, "router": inside})
     np.testing.assert_allclose(y_BLD, want_BLD, rtol=1e-5, atol=1e-5)

@@ -1,5 +1,7 @@
 """Data sets of the TFDS catalogue: the real reading, of small sets prepared under their names."""
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -234,6 +236,15 @@ def test_prepare_calls_tfds_and_answers_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(tfds, "builder", Builder)
     assert catalogue.prepare("lm1b") == tmp_path / "lm1b" / "1.0.0"
     assert calls == [("lm1b", {"data_dir": tmp_path, "file_format": "array_record"}), False]
+    monkeypatch.undo()
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(
+        Builder, "download_and_prepare", lambda *_, **__: (_ for _ in ()).throw(full)
+    )
+    monkeypatch.setattr(tfds, "builder", Builder)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with pytest.raises(contract.SourceError, match=f"^{tmp_path}: No space left on device; make "):
+        catalogue.prepare("lm1b")
     monkeypatch.undo()
     with pytest.raises(
         contract.SourceError, match="data prepare ag_news_subst: no such data set; did "

@@ -1,5 +1,6 @@
 """Documents and labels out of small archives of the four packages' forms; the held-out choice."""
 
+import dataclasses
 import io
 import json
 import tarfile
@@ -204,7 +205,36 @@ def test_a_line_that_is_no_gettext():
 
 
 def document(group, size, label="desk/class", trained=False, desk="desk"):
-    return Document(f"{desk}/{group}/{size}/{label}", desk, label, group, "x" * size, trained)
+    text = (f"{group} {label} {size} " * size)[:size]  # no two are equal
+    return Document(f"{desk}/{group}/{size}/{label}", desk, label, group, text, trained)
+
+
+def copies(*groups):
+    """Ten large groups, and then a document of 100 bytes in each of these, of equal text."""
+    some = [document(f"g{i}", 1000) for i in range(10)]
+    return some + [Document(f"{desk}/{g}", desk, desk, g, "y" * 100) for desk, g in groups]
+
+
+def test_equal_texts_share_a_side():
+    # Of 10,000 + 2 * 100 bytes 5 % are 510 and 1.2 * 5 % are 612: a large group is too large, so
+    # only the copies fit, 200 bytes. Apart they would be taken both as well, by luck; so a third
+    # copy, which may never be held out, keeps all of them.
+    some = copies(("desk", "a"), ("desk", "b"))
+    assert documents.held_out(some) == {"desk/a", "desk/b"}
+    kept = Document("desk/kept", "desk", "desk", "kept", "y" * 100, trained=True)
+    assert documents.held_out([*some, kept]) == set()
+    # One is part of a group of 900 bytes, over 612: all three stay.
+    large = [Document(f"desk/c{i}", "desk", "desk", "c", t) for i, t in enumerate("yz")]
+    large = [
+        dataclasses.replace(d, text=d.text * n) for d, n in zip(large, (100, 800), strict=True)
+    ]
+    assert documents.held_out([*some, *large]) == set()
+
+
+def test_equal_texts_of_two_desks_share_a_side():
+    # Desk other has 100 bytes, of which at most 6 may be held out; so neither copy is.
+    assert documents.held_out(copies(("desk", "a"), ("other", "b"))) == set()
+    assert documents.held_out(copies(("desk", "a"))) == {"desk/a"}
 
 
 def test_whole_groups_are_held_out_about_the_share():

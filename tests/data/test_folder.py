@@ -8,7 +8,7 @@ import pytest
 
 from moe.data import loader
 from moe.data.data import Data
-from moe.data.sources import contract, folder
+from moe.data.sources import contents, contract, folder
 
 L = 8
 
@@ -32,6 +32,10 @@ def book(name, lines):
 
 @pytest.fixture
 def texts(tmp_path):
+    return some_texts(tmp_path)
+
+
+def some_texts(tmp_path):
     """Domain books: two files of a source each. Domain web: a folder and many small files."""
     files = {"books/one.txt": book("one", 200), "books/two.txt": book("two", 150)}
     files |= {f"web/news/{i}.html": book(f"n{i}", 5) for i in range(60)}
@@ -188,7 +192,7 @@ def test_unreadable_files_are_one_line(texts, tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied", str(path))
         return real(path, *rest)
 
-    monkeypatch.setattr(folder, "open", refuse, raising=False)
+    monkeypatch.setattr(contents, "open", refuse, raising=False)
     assert one_line(texts, tmp_path) == "PATH/books/two.txt: cannot be read: Permission denied"
     monkeypatch.setattr(folder.os, "listdir", lambda path: refuse(f"{path}/two.txt"))
     assert one_line(texts, tmp_path) == "PATH/two.txt: cannot be read: Permission denied"

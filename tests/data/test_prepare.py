@@ -1,5 +1,6 @@
 """What is prepared once: its fingerprint, who waits, and what damage does to it."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -7,11 +8,12 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 
-from moe.data import loader, prepare
+from moe.data import loader, prepare, token_files
 from moe.data.data import Data
-from moe.data.sources import contract
+from moe.data.sources import contents, contract
 from moe.data.sources.documents import Document
 from moe.files import hold
 from tests.fakes.documents import DATA, L, some_documents
@@ -58,6 +60,78 @@ def test_damaged_tokens_are_made_again(dataset, tmp_path):
     (folder / "held_out.npy").unlink()
     assert load().fingerprint == dataset.fingerprint
     assert sorted(p.name for p in folder.parent.iterdir()) == [folder.name]  # nothing left over
+
+
+@pytest.mark.parametrize("name", ["index.json", "train.npy", "held_out-documents.npz"])
+def test_a_changed_digit_changes_no_number(name, dataset, tmp_path, caplog, monkeypatch):
+    """Neither in the index nor in what it names."""
+    load = lambda: loader.load(DATA, 257, tmp_path, some_documents())  # noqa: E731
+    first = load()
+    path = first.tokens.folder / name
+    monkeypatch.setattr(token_files, "CHECKED", 0)  # every file is a long one
+    raw = path.read_bytes()
+    at = raw.index(b"60", len(raw) // 2) if name == "index.json" else len(raw) // 2
+    path.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+    second = load()
+    assert second.fingerprint == dataset.fingerprint
+    np.testing.assert_array_equal(second.count_V, dataset.count_V)
+    told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(told) == 1 and told[0].startswith(f"{path.parent} is damaged (")
+    assert told[0].endswith(") and is made again")
+
+
+def test_long_files_are_hashed_again_only_when_touched(tmp_path, monkeypatch):
+    load = lambda: loader.load(DATA, 257, tmp_path, some_documents())  # noqa: E731
+    monkeypatch.setattr(token_files, "CHECKED", 0)
+    monkeypatch.setattr(contents, "SETTLED_S", 0.0)
+    folder = load().tokens.folder
+    with monkeypatch.context() as patch:
+        patch.setattr(contents, "_digest", None)  # reading again would fail
+        load()
+        (folder / "train.npy").touch()
+        with pytest.raises(TypeError):
+            load()
+    load()
+
+
+def test_a_full_disk_is_told_with_its_folder(tmp_path):
+    """A limit on the size of files stands for it, which every library meets as it writes."""
+    code = (
+        "import resource, sys; from moe.data import loader; from moe.registry import Mistake\n"
+        "from moe.data.data import Data; from moe.data.sources.documents import Document\n"
+        "import grain, tensorflow_datasets\n"
+        "text = [Document(f'a/{i}', 'a', 'a/b', str(i), f'word{i} ' * 99) for i in range(99)]\n"
+        "for limit in map(int, sys.argv[2:]):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))\n"
+        "    try: loader.load(Data('bytes', 8, 4), 257, sys.argv[1], text)\n"
+        "    except Mistake as error: print(error)\n"
+    )
+    # 99 texts of some 700 bytes: 10,000 stop the records of TFDS, 50,000 the 140,000 of tokens.
+    limits = ["10000", "50000"]
+    command = [sys.executable, "-B", "-c", code, str(tmp_path), *limits]
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(limits), done.stderr[-2000:]
+    for line in lines:
+        assert line.startswith(f"{tmp_path}: File too large; make room there, or name another ")
+
+
+def test_a_pass_is_noted_for_those_who_only_ask(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOE_DATA_DIR", str(tmp_path))
+    assert prepare.one_pass(Data(), 2048) == prepare.desks.TOKENS["bpe", 2048]
+    assert prepare.one_pass(Data(max_documents=9), 2048) is None
+    loader.load(DATA, 257, None, some_documents())  # not what data.source names
+    assert prepare.one_pass(DATA, 257) == prepare.desks.TOKENS["bytes", 257]
+    own = dataclasses.replace(DATA, source=f"folder:{tmp_path}/texts")
+    assert prepare.one_pass(own, 257) is None
+    (tmp_path / "texts/a").mkdir(parents=True)
+    for document in some_documents():
+        (tmp_path / "texts/a" / document.group).write_text(document.text)
+    found = loader.load(own, 257)
+    assert prepare.one_pass(own, 257) == len(found.tokens.train.id)
+    (note,) = (tmp_path / "passes").iterdir()
+    note.write_text(note.read_text().replace('"tokens": ', '"tokens": 1'))
+    assert prepare.one_pass(own, 257) is None
 
 
 def test_a_damaged_corpus_is_one_line_and_an_unfinished_one_is_made_again(dataset, tmp_path):

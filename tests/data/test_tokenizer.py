@@ -1,5 +1,6 @@
 """Byte-level BPE and bytes: exact both ways, the same every time."""
 
+import json
 import re
 import time
 
@@ -67,6 +68,23 @@ def test_a_saved_tokeniser_is_read_again(bpe, tmp_path):
     again = tokenizer.read(path)
     assert again.fingerprint == bpe.fingerprint
     np.testing.assert_array_equal(again.encode(TEXTS[0]), bpe.encode(TEXTS[0]))
+
+
+def test_a_changed_digit_of_a_saved_tokeniser_is_one_line(bpe, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    for coder in (bpe, tokenizer.Tokenizer(tokenizer.BYTES)):
+        path.write_text(coder.sealed, "utf-8")
+        assert json.loads(coder.sealed).pop("seal") == coder.fingerprint
+        assert tokenizer.read(path).json == coder.json
+    piece, number = max(json.loads(bpe.json)["model"]["vocab"].items(), key=lambda item: item[1])
+    other = f'"{piece}":{number - 1}'  # two pieces change places
+    swapped = re.sub(rf'("[^"]*"):{number - 1}\b', rf"\1:{number}", bpe.sealed)
+    swapped = swapped.replace(f'"{piece}":{number}', other)
+    assert swapped != bpe.sealed
+    path.write_text(swapped, "utf-8")
+    with pytest.raises(ValueError, match=f"{path}: is not the file that was written") as error:
+        tokenizer.read(path)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff", b'{"model": 1}', b"null"])

@@ -36,7 +36,8 @@ def experiment(moe=MoE(num_experts=8, experts=SwiGLU(24)), **changes):  # noqa: 
         moe=moe,
         moe_layers=(1,) if moe else (),
     )
-    return Experiment(model, Data(sequence_length=16), train=Train(**{"batch": 8, **changes}))
+    train = Train(**{"batch": 8, **changes})
+    return Experiment(model, Data(sequence_length=16), train=train, allow_noncausal=True)
 
 
 def test_a_name_and_its_mesh():

@@ -39,6 +39,22 @@ def test_without_a_mesh_rows_are_sorted():
     assert Auto().choose(2, "cpu").dispatch == Ragged()
 
 
+def test_what_counts_is_the_platform_compiled_for():
+    # Eight cores of a TPU that is not there, on a machine where JAX finds CPUs only: rows travel
+    # by the exchange that TPUs have, and CPUs have not.
+    plan = Choices(jnp.zeros((8, 2), jnp.int32), jnp.ones((8, 2)))
+    for kind, platform, want in (
+        ("TPU v5 lite", "tpu", RaggedAllToAll(1.5, Exact())),
+        ("cpu", "cpu", AllToAll(1.5, Exact())),
+    ):
+        device = jax.sharding.AbstractDevice(device_kind=kind, num_cores=1, platform=platform)
+        there = jax.sharding.AbstractMesh((8,), ("expert",), abstract_device=device)
+        with jax.sharding.use_abstract_mesh(there):
+            assert Auto()._chosen(plan) == want
+    with jax.set_mesh(mesh_of(1, 8)):
+        assert Auto()._chosen(plan) == AllToAll(1.5, Exact())
+
+
 def test_it_says_once_what_it_takes(capsys):
     auto._say.cache_clear()
     plan = Choices(jnp.zeros((4, 1), jnp.int32), jnp.ones((4, 1)))

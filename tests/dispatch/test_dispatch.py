@@ -145,15 +145,15 @@ def test_capacity_drops_later_choices_first_then_later_tokens():
     # Two experts with one slot each. First choices: tokens 0 and 1 both want expert 0, token 0
     # gets it. Second choices: both want expert 1, token 0 gets it again; token 1 gets nothing.
     plan = Choices(jnp.array([[0, 1], [0, 1]]), jnp.array([[0.7, 0.3], [0.6, 0.4]]))
-    masks, dropped_K = choice_masks(plan, E=2, C=1)
+    masks, dropped_TK = choice_masks(plan, E=2, C=1)
     np.testing.assert_array_equal(masks.dispatch_TEC[:, :, 0], [[1, 1], [0, 0]])
     np.testing.assert_allclose(masks.combine_TEC[:, :, 0], [[0.7, 0.3], [0, 0]])
-    np.testing.assert_array_equal(dropped_K, [1, 1])
+    np.testing.assert_array_equal(dropped_TK, [[0, 0], [1, 1]])
     # Choice-major: token 1's first choice comes before token 0's second.
     plan = Choices(jnp.array([[0, 1], [1, 0]]), jnp.array([[0.7, 0.3], [0.6, 0.4]]))
-    masks, dropped_K = choice_masks(plan, E=2, C=1)
+    masks, dropped_TK = choice_masks(plan, E=2, C=1)
     np.testing.assert_array_equal(masks.dispatch_TEC[:, :, 0], [[1, 0], [0, 1]])
-    np.testing.assert_array_equal(dropped_K, [0, 2])
+    np.testing.assert_array_equal(dropped_TK, [[0, 1], [0, 1]])
 
 
 @pytest.mark.parametrize("plan", [p for p in PLANS if p not in ("slots", "mix")])
@@ -171,6 +171,7 @@ def test_capacity_counts_assignments():
     assert capacity(1.25, T=100, K=2, E=8) == 32  # ceil(1.25 * 200 / 8 = 31.25)
     assert capacity(1.0, T=64, K=2, E=8) == 16  # exactly 16, not 17 by rounding
     assert capacity(9.0, T=10, K=1, E=2) == 10  # no more slots than tokens
+    assert capacity(1e-12, T=10, K=1, E=2) == 1  # ceil of what is above 0
 
 
 def test_einsum_reports_drops_and_slots():

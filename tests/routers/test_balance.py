@@ -13,6 +13,7 @@ from moe.routers.expert_choice import ExpertChoice
 from moe.routers.guided import Labelled, Supervised
 from moe.routers.kmeans import KMeans
 from moe.routers.parts.losses import Adaptive, Losses
+from moe.routers.parts.rules import Proportional
 from moe.routers.relu import ReLURouter
 from moe.routers.sinkhorn import Sinkhorn, log_plan
 from moe.routers.soft import Soft
@@ -34,6 +35,21 @@ def test_batch_priority_serves_the_surest_first():
     # C = ceil(0.5 * 4 / 2) = 1: token 3 is served, the others are dropped; expert 1 is empty.
     np.testing.assert_array_equal(plan.token_EC, [[3], [4]])
     np.testing.assert_allclose(plan.gate_EC, [[1 / (1 + np.exp(-0.4))], [0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "gate"),
+    [({}, 0.5), ({"renormalize": True}, 5 / 9), ({"order": "choose_first", "scale": 3.0}, 5 / 3)],
+)
+def test_batch_priority_ranks_by_the_score_before_it_is_renormalised(fields, gate):
+    # Both tokens choose experts 0 and 1, and C = ceil(0.75 * 2 * 2 / 3) = 1. The first token is
+    # surer of expert 0, 0.5 against 0.45; over the sum of two it would not be: 0.5 / 0.9 = 0.556
+    # against 0.45 / 0.725 = 0.621. Its gate is 0.5, 5/9 of two, or 3 * 5/9.
+    x_TD = jnp.log(jnp.array([[0.5, 0.4, 0.1], [0.45, 0.275, 0.275]]))
+    router = BatchPriority(k=2, capacity_factor=0.75, **fields)
+    plan = router({"w_DE": jnp.eye(3)}, x_TD, jnp.zeros(2, jnp.int32), 3, None).plan
+    np.testing.assert_array_equal(plan.token_EC, [[0], [0], [2]])
+    np.testing.assert_allclose(plan.gate_EC[0, 0], gate, rtol=1e-6)
 
 
 def test_sinkhorn_balances_in_training_and_is_greedy_after():
@@ -70,6 +86,13 @@ def test_base_counts_are_even_whatever_happens():
     np.testing.assert_array_equal(np.bincount(cut_short, minlength=E), T // E)
     plan = Base()(params_of(Base()), skewed(), NO_IDS, E, jax.random.key(0)).plan
     np.testing.assert_array_equal(load(plan), T // E)
+
+
+def test_base_is_as_exact_for_small_logits():
+    # A power of two scales every number of the auction exactly: the assignment cannot move.
+    score_TE = jax.random.normal(jax.random.key(2), (T, E)) + jnp.arange(E)[None]
+    one, small = (balanced_assignment(score_TE * s, 0.01, 5000) for s in (1.0, 2.0**-27))
+    np.testing.assert_array_equal(one, small)
 
 
 def test_soft_slots_and_tokens_are_convex_mixtures():
@@ -171,3 +194,15 @@ def test_adaptive_weight_follows_the_load():
         params = router.update(params, jnp.array(load_E), {})
         weights.append(float(router.loss_weight(params)))
     np.testing.assert_allclose(weights, np.exp([0.5, 1.0, 0.5, 0.5]), rtol=1e-6)
+
+
+def test_fewer_assignments_than_experts_are_counted_as_they_are():
+    # One assignment of four experts: mean 1/4, violation 1 / (1/4) - 1 = 3, so the weight rises;
+    # none at all says nothing.
+    adaptive = Adaptive(rate=0.5, low=0.1, high=0.5)
+    np.testing.assert_allclose(adaptive.update(jnp.zeros(()), jnp.array([1.0, 0, 0, 0])), 0.5)
+    np.testing.assert_allclose(adaptive.update(jnp.ones(()), jnp.zeros(4)), 1)
+    # Two of four experts' mean 1/2: shortages (1/2 - 2) / (1/2) = -3 and (1/2 - 0) / (1/2) = 1.
+    shortage_E = Proportional()(jnp.array([2.0, 0, 0, 0]))
+    np.testing.assert_allclose(shortage_E, [-3, 1, 1, 1])
+    np.testing.assert_array_equal(Proportional()(jnp.zeros(4)), jnp.zeros(4))

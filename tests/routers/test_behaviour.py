@@ -7,13 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from moe import registry
+from moe.registry import Mistake
+from moe.routers.auction import Base
 from moe.routers.dense import DenseSoftmax
 from moe.routers.gshard import GShard
+from moe.routers.guided import Labelled
 from moe.routers.loss_free import LossFree
-from moe.routers.parts.losses import Losses
+from moe.routers.parts.losses import Adaptive, Losses
 from moe.routers.parts.noise import FixedNoise, Gumbel, Jitter, LearnedNoise
 from moe.routers.parts.rules import Proportional, Sign
 from moe.routers.parts.scores import Sigmoid, SqrtSoftplus
+from moe.routers.sinkhorn import Sinkhorn
 from moe.routers.stability import Frozen, LearnedThenFrozen, Redrawn
 from moe.routers.top_k import Logits, TopK, chance
 from tests.fakes.routed import NO_IDS, E, T, params_of, skewed, violation
@@ -118,15 +123,72 @@ def test_chance_of_selection_is_that_of_new_noise():
         np.testing.assert_allclose(found[e], np.mean(draws > others[1]), atol=0.005)
 
 
-def test_gshard_uses_the_second_expert_at_random():
-    # Gates 0.8 and 0.2: the second is used with probability 0.4 in training, always otherwise.
-    x_TD = jnp.broadcast_to(jnp.log(jnp.array([8.0, 2.0, 1e-9])), (4000, 3))
-    params, ids = {"w_DE": jnp.eye(3)}, jnp.zeros(4000, jnp.int32)
-    plan = GShard()(params, x_TD, ids, 3, jax.random.key(0)).plan
+@pytest.mark.parametrize("fields", [{}, {"renormalize": False}, {"scale": 2.5}], ids=str)
+def test_gshard_uses_the_second_expert_at_random(fields):
+    # Of experts 0 and 1 the second has 0.3 of the sum, of all three 0.21: it is used with
+    # probability 2 * 0.3 in training, always otherwise. Standard error: sqrt(0.24 / 4000) = 0.008.
+    x_TD = jnp.broadcast_to(jnp.log(jnp.array([7.0, 3.0, 2.9])), (4000, 3))
+    params, ids, router = {"w_DE": jnp.eye(3)}, jnp.zeros(4000, jnp.int32), GShard(**fields)
+    plan = router(params, x_TD, ids, 3, jax.random.key(0)).plan
     assert np.all(plan.expert_TK[:, 0] == 0)
-    np.testing.assert_allclose(np.mean(plan.expert_TK[:, 1] == 1), 0.4, atol=0.03)
+    np.testing.assert_allclose(np.mean(plan.expert_TK[:, 1] == 1), 0.6, atol=0.03)
     assert set(np.unique(plan.expert_TK[:, 1])) == {1, 3}  # 3 experts: 3 is nobody
-    np.testing.assert_array_equal(GShard()(params, x_TD, ids, 3, None).plan.expert_TK[:, 1], 1)
+    np.testing.assert_array_equal(router(params, x_TD, ids, 3, None).plan.expert_TK[:, 1], 1)
+
+
+# Gates of three experts whose logits are 2 ln 2, 0 and -2 ln 2, of which two are chosen: the
+# softmax over all is (16, 4, 1) / 21 and over two (4, 1) / 5, the sigmoids are 4/5, 1/2 and 1/5.
+SOFTMAX, TWO, SIGMOID = np.array([[16 / 21, 4 / 21], [4 / 5, 1 / 5], [4 / 5, 1 / 2]])
+PAPERS = {
+    "top_k": TWO,  # Shazeer et al. eq. 3-5: a softmax over the k
+    "noisy_top_k": TWO,
+    "gshard": TWO,  # algorithm 1
+    "mixtral": TWO,
+    "qwen3": TWO,  # norm_topk_prob of the released models
+    "v_moe": SOFTMAX,  # the k largest of the softmax, section 2.1
+    "batch_priority": SOFTMAX,  # the same router
+    "olmoe": SOFTMAX,  # norm_topk_prob is false
+    "deepseek_v2": 16 * SOFTMAX,  # no sum in eq. 22; its factor
+    "sigmoid": SIGMOID / 1.3,  # over their sum, 4/5 + 1/2
+    "deepseek_v3": 2.5 * SIGMOID / 1.3,  # eq. 13-16 and its factor
+    "loss_free": SIGMOID,  # eq. 1-3 of 2408.15664: the score itself
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_published_routers_renormalise_where_their_papers_do(name):
+    router = dataclasses.replace(registry.lookup("router", name), k=2, groups=1, groups_kept=1)
+    params = router.init(jax.random.key(0), 3, 3, 5) | {"w_DE": jnp.eye(3)}
+    x_TD = 2 * jnp.log(2.0) * jnp.array([[1.0, 0.0, -1.0]])
+    plan = router(params, x_TD, jnp.zeros(1, jnp.int32), 3, None).plan
+    np.testing.assert_allclose(plan.weight_TE(1, 3), [[*PAPERS[name], 0]], rtol=1e-5)
+
+
+UNGROUPED = (Base, Sinkhorn, Labelled)  # a balance, a label
+LIMITED = {"k": 2, "groups": 4, "groups_kept": 1}
+
+
+def limited():
+    """Every class of routers that has groups of experts, with four groups of which one is kept."""
+    classes = {type(registry.lookup("router", name)) for name in registry.names("router")}
+    return sorted((c for c in classes if issubclass(c, TopK)), key=lambda c: c.__name__)
+
+
+@pytest.mark.parametrize("router", limited())
+def test_groups_hold_in_training_as_at_evaluation_or_are_refused(router):
+    router = router(**LIMITED | ({"k": 1} if router is Base else {}))
+    try:
+        router.check("r", E)
+    except Mistake as error:
+        assert str(error).startswith("r.groups=4: must be groups_kept=1, since ")
+        assert type(router) in UNGROUPED
+        return
+    assert type(router) not in UNGROUPED
+    params, x_TD = params_of(router), skewed()
+    for rng in (None, jax.random.key(0)):
+        plan = router(params, x_TD, NO_IDS, E, rng).plan
+        groups = np.asarray(plan.assigned_TE(T, E)).reshape(T, 4, E // 4).sum(axis=2)
+        assert (groups > 0).sum(axis=1).max() == 1
 
 
 @pytest.mark.parametrize("rule", [Sign(), Proportional()])
@@ -166,6 +228,36 @@ def test_bias_steps_by_hand():
     plan = router(biased, jnp.array([[2.0, 1, 0]]), jnp.zeros(1, jnp.int32), 3, None).plan
     assert plan.expert_TK.item() == 1
     np.testing.assert_allclose(plan.gate_TK, [[1 / (1 + np.exp(-1))]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("router", [Frozen, Redrawn])
+def test_a_frozen_projection_has_noise_and_an_adaptive_weight_beside_it(router):
+    adaptive = Adaptive(rate=0.5, low=0.1, high=0.5)
+    router = router(noise=LearnedNoise(), losses=Losses(adaptive=adaptive))
+    params, x_TD = params_of(router), skewed()
+    assert set(params) == {"w_noise_DE", "state"} and set(params["state"]) == {"w_DE", "log_weight"}
+    assert router.learned and not Frozen().learned
+
+    @jax.jit
+    def gradient(w_noise_DE):
+        plan = router(params | {"w_noise_DE": w_noise_DE}, x_TD, NO_IDS, E, jax.random.key(0)).plan
+        return jnp.sum(jnp.sin(plan.gate_TK))
+
+    assert float(jnp.abs(jax.grad(gradient)(params["w_noise_DE"])).max()) > 1e-3
+    # A load on one expert alone has violation 8 - 1 > 0.5, so the logarithm of the weight is 0.5.
+    moved = router.update(params, jnp.eye(E)[0] * T, {})
+    np.testing.assert_allclose(moved["state"]["log_weight"], 0.5)
+    np.testing.assert_array_equal(moved["state"]["w_DE"], params["state"]["w_DE"])
+    np.testing.assert_allclose(router.loss_weight(moved), np.exp(0.5), rtol=1e-6)
+
+
+def test_the_second_stage_freezes_the_noise_too():
+    router, x_TD = LearnedThenFrozen(learn_steps=1, noise=LearnedNoise()), skewed()
+    params = router.update(params_of(router), jnp.zeros(E), {})
+    before = router.logits(params, x_TD, jax.random.key(0)).deviation_TE
+    other = {**params, "w_noise_DE": params["w_noise_DE"] + 1}  # as an optimizer might move it
+    after = router.logits(other, x_TD, jax.random.key(0)).deviation_TE
+    np.testing.assert_array_equal(before, after)
 
 
 def test_frozen_redrawn_and_learned_then_frozen():

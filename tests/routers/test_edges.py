@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from moe.routers.batch_priority import BatchPriority
 from moe.routers.expert_choice import ExpertChoice
 from moe.routers.guided import GuidedLosses, Labelled
 from moe.routers.hash import Hash
@@ -180,6 +181,14 @@ def test_experts_choose_the_best_tokens_where_probabilities_are_0():
     router = ExpertChoice(capacity_factor=0.5)
     plan = routed(router, [[0.0, -200], [0, -199], [0, -198], [0, -197]]).plan
     np.testing.assert_array_equal(plan.token_EC, [[0], [3]])
+
+
+@pytest.mark.parametrize("shift", [-100.0, 0.0, 100.0])
+def test_the_surest_come_first_where_scores_are_equal_in_float32(shift):
+    # One slot for four tokens of expert 0: that of the highest logit, at any shift.
+    router = BatchPriority(k=1, capacity_factor=0.5, score=Sigmoid())
+    plan = routed(router, [[shift + logit, shift - 9] for logit in (1, 2, 4, 3)]).plan
+    np.testing.assert_array_equal(plan.token_EC, [[2], [4]])
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e20])

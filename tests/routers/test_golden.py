@@ -72,7 +72,7 @@ def loss(router, name, logits_TE=LOGITS_TE):
 def biased(**fields):
     """A loss-free router with the bias set, and its state."""
     state = {"bias_E": jnp.array(BIAS_E), "step": jnp.zeros((), jnp.int32)}
-    return LossFree(k=K, scale=2.5, **fields), state
+    return LossFree(k=K, scale=2.5, renormalize=True, **fields), state
 
 
 def weights_from(rows):
@@ -235,8 +235,8 @@ def kept(C):
     """What each token gets of each expert when an expert has C slots."""
     dispatch = Einsum(capacity_factor=C * E / (T * K), group_size=0)
     assert capacity(dispatch.capacity_factor, T, K, E) == C
-    masks, dropped_K = dispatch.masks(route(TopK(k=K)).plan, T, E)
-    return masks.combine_TEC.sum(axis=2), dropped_K
+    masks, dropped_TK = dispatch.masks(route(TopK(k=K)).plan, T, E)
+    return masks.combine_TEC.sum(axis=2), dropped_TK.sum(axis=0)
 
 
 def test_drops_with_three_slots():

@@ -219,14 +219,15 @@ def test_a_start_must_be_better_by_more_than_rounding(monkeypatch, turn, winner)
 
 def test_more_experts_than_distinct_ids_and_ids_that_nothing_is_known_of(tmp_path):
     # Three directions and zero for five experts: clusters 0, 1, 2 in the order of their lowest ids;
-    # then the empty experts 3 and 4. An id of zeros is as far from all three: experts 0, 1, 2, 3.
+    # then the empty experts 3 and 4. Of five ids with k = 4 experts 0 to 3 have all, 4 has none: an
+    # id of zeros begins there.
     vector_VA = np.array([[0, 2], [0, 0], [1, 0], [0, 1], [3, 3], [2, 0]])
     router, text = embedded(tmp_path, vector_VA, k=4)
     found = table(router, text, E=5)
-    assert found[:, 0].tolist() == [0, 0, 1, 0, 2, 1]
-    assert found[1].tolist() == [0, 1, 2, 3] and set(found[:, 3].tolist()) == {3}
-    router, text = embedded(tmp_path, np.zeros((3, 2)), k=2)
-    assert table(router, text).tolist() == [[0, 1]] * 3  # of no id anything is known
+    assert found[:, 0].tolist() == [0, 4, 1, 0, 2, 1]
+    assert set(found[[0, 2, 3, 4, 5], 3].tolist()) == {3} and len(set(found[1].tolist())) == 4
+    router, text = embedded(tmp_path, np.zeros((6, 2)), k=2)  # of no id anything is known
+    np.testing.assert_array_equal(np.bincount(table(router, text).ravel()), [3] * 4)  # 6 * 2 / 4
 
 
 def test_cooccurrence_does_not_cut_through_equal_singular_values():

@@ -3,15 +3,19 @@
 import dataclasses
 import sys
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from moe import registry
+from moe.data.counts import Corpus
 from moe.routers.hash import Hash
 from moe.routers.parts.gates import ScoreGate
 from moe.routers.stability import Frozen
 from moe.routers.top_k import TopK
 from tests.contracts import routers
+from tests.contracts.order import declared_ranks
 from tests.contracts.routers import CONTRACT, registered
 
 ROUTERS = registered()
@@ -32,7 +36,7 @@ def each():
 @pytest.mark.parametrize("name", list(each()))
 def test_router_keeps_the_contract(name):
     """All of it in one test, since compiling is most of the time."""
-    for promise in CONTRACT:
+    for promise in (*CONTRACT, declared_ranks):
         try:
             promise(ROUTERS[name])
         except AssertionError as error:
@@ -115,6 +119,17 @@ def test_a_wrong_declaration_is_found(lie, promise):
         promise(Liar(lie=lie))
 
 
+def test_wrong_ranks_are_found():
+    @dataclasses.dataclass(frozen=True)
+    class Unranked(TopK):
+        def ranks(self, E):
+            return 1
+
+    declared_ranks(TopK())
+    with pytest.raises(AssertionError):
+        declared_ranks(Unranked())
+
+
 def test_a_gate_without_gradient_is_found():
     @dataclasses.dataclass(frozen=True)
     class Renormalised(TopK):
@@ -135,3 +150,15 @@ def test_a_token_twice_in_one_expert_is_found():
 
     with pytest.raises(AssertionError):
         routers.no_token_is_twice_in_one_expert(Double())
+
+
+def test_who_needs_a_corpus_says_so():
+    # What `fit` makes of two texts differs exactly where a router declares that it needs one.
+    generator, V = np.random.default_rng(1), routers.V
+    texts = [generator.integers(0, high, 4000) for high in (V, V // 2)]
+    texts = [Corpus(np.bincount(text, minlength=V), text) for text in texts]
+    for name, router in ROUTERS.items():
+        params = router.init(jax.random.key(1), routers.D, routers.E, V)
+        one, other = (jax.tree.leaves(router.fit(params, routers.E, text, 3)) for text in texts)
+        differs = any(np.any(np.asarray(a) != b) for a, b in zip(one, other, strict=True))
+        assert differs == router.needs_corpus, name

@@ -19,6 +19,21 @@ def test_the_line_of_progress():
     assert progress.progress_line("a", 1000, row) == "a: step 100/1,000, loss 4.2500"
 
 
+def test_a_run_outlives_the_terminal_that_reads_it(tmp_path, monkeypatch):
+    task = Task("s", "tiny", "top1", experiment(), (0,), tmp_path)
+    row = {"kind": "train", "step": 4, "tokens": 64, "loss": 1.0, "tokens_per_s": 9.0, "mfu": 0.5}
+
+    def write(text):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    with progress.Progress([task], [1.0]) as shown:
+        monkeypatch.setattr(progress.sys.stderr, "write", write)
+        shown.take("top1", 0, row)
+        shown.take("top1", 0, {"kind": "step", "step": 4})
+        monkeypatch.undo()
+    assert shown._steps == {("top1", 0): 4}
+
+
 def test_an_unknown_device_is_said_once(tmp_path, capsys):
     task = Task("s", "tiny", "top1", experiment(), (0,), tmp_path)
     row = {"kind": "train", "step": 4, "tokens": 64, "loss": 1.0, "tokens_per_s": 9.0, "mfu": None}

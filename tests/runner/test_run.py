@@ -253,3 +253,25 @@ def test_routers_must_expect_the_labels_of_the_text(synthetic, tmp_path):
     )
     with pytest.raises(ValueError, match=line):
         study(tmp_path, ["top1"], overrides=words)
+
+
+def test_epochs_are_told_and_too_many_are_refused(synthetic, tmp_path, monkeypatch, capsys):
+    # 6 steps of 2 windows of 16 tokens: 192 tokens.
+    monkeypatch.setattr(SyntheticDataset, "one_pass", 40)
+    line = (
+        "^train.max_epochs=4: train.steps=6 takes 4.80 epochs: 192 training tokens, 40 in one "
+        "pass; repeated text is learned by heart; take fewer steps, a longer data.source, or set "
+        "train.max_epochs=5$"
+    )
+    with pytest.raises(ValueError, match=line):
+        study(tmp_path, ["dense"])
+    assert not (tmp_path / "dense").exists()
+    study(tmp_path, ["dense"], overrides=["train.max_epochs=5"])
+    assert "dense seed 0: 4.80 epochs: 192 training tokens" in capsys.readouterr().err
+    # The field is no part of a run, so a finished one is that of another limit too.
+    study(tmp_path, ["dense"])
+    monkeypatch.setattr(SyntheticDataset, "one_pass", 96)
+    study(tmp_path / "b", ["dense"])
+    assert "dense seed 0: 2.00 epochs: 192 training tokens, 96 in one pass\n" in (
+        capsys.readouterr().err
+    )

@@ -69,7 +69,8 @@ def experiment(moe, depth=2, remat="none", unroll=1, **changes):
         unroll=unroll,
     )
     fields = {"batch": 8, "steps": 20, **changes}
-    return Experiment(model, Data(sequence_length=16), train=Train(**fields))
+    data = Data(sequence_length=16)
+    return Experiment(model, data, train=Train(**fields), allow_noncausal=True)
 
 
 def layer(dispatch, router=ROUTER, **parts):

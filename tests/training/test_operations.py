@@ -146,6 +146,35 @@ def test_weights_and_biases_by_a_stand_in(tmp_path, monkeypatch):
         log.close()
     assert begun[0] == begun[1] and begun[0]["project"] == "mine" and begun[0]["name"] == "a/b"
     assert rows == [(3, {"train/loss": 1.5}), "finished"] * 2
+    # The id is of the run, not of its place: it goes with the folder, and another run that takes
+    # the place has another.
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    for directory, copy in ((moved, None), (tmp_path, None), (tmp_path / "x", moved)):
+        directory.mkdir(exist_ok=True)
+        watch, place = sinks.Watch(wandb="mine"), None if copy is None else places.at(copy)
+        record.MetricsLog(directory, 0, watch, place).close()
+    ids = [named["id"] for named in begun]
+    assert ids[0] == ids[1] == ids[2] == ids[4] != ids[3]  # the last one has a copy of the first
+    assert (tmp_path / "x" / sinks.ID).read_text() == (moved / sinks.ID).read_text()
+
+
+@pytest.mark.parametrize("text", ["", "../x", "0123456789abcde", "0123456789abcdef0"])
+def test_an_id_that_is_none_is_one_line(text, tmp_path):
+    (tmp_path / sinks.ID).write_text(text)
+    with pytest.raises(ValueError, match=r"wandb\.txt: is no id of a run; remove it, and the run"):
+        sinks.identity(tmp_path / sinks.ID)
+
+
+def test_the_record_is_strict_json(tmp_path):
+    """NaN is no JSON: what reads JSON lines elsewhere would refuse the file."""
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "train", "step": 1, "loss": NaN}\n')
+    log = record.MetricsLog(tmp_path, 2)
+    log.write({"kind": "train", "step": 3, "loss": float("nan"), "router": {"drop": [np.inf, 0.5]}})
+    log.close()
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == [
+        '{"kind": "train", "step": 1, "loss": null}',
+        '{"kind": "train", "step": 3, "loss": null, "router": {"drop": [null, 0.5]}}',
+    ]
 
 
 def test_weights_and_biases_not_installed_is_one_line(tmp_path, monkeypatch):

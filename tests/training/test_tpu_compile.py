@@ -26,6 +26,7 @@ from moe.plan import Choices
 from tests.contracts.dispatch import served
 
 pytestmark = [
+    pytest.mark.usefixtures("optimised"),
     pytest.mark.tpu,
     pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu"),
 ]
@@ -44,14 +45,6 @@ def devices(name):
         "TPU_ACCELERATOR_TYPE": "v5litepod-8",
     }
     return np.array(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
-
-
-@pytest.fixture(autouse=True)
-def optimised():
-    """What is measured is the program that a run would get, unlike in other tests."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)  # as in conftest.py
 
 
 def struct(sharding, dtype, *shape):

@@ -12,7 +12,6 @@ import pytest
 from moe import params
 from moe.analysis import load
 from moe.data.data import Data
-from moe.data.loader import Batch
 from moe.experiment import Experiment, Train
 from moe.experts.feed_forward import SwiGLU
 from moe.model.attention import Attention
@@ -24,7 +23,6 @@ from moe.params import decayed
 from moe.routers.hash import BALANCED
 from moe.routers.top_k import TopK
 from moe.training import loop, record, sinks, step
-from moe.training.evaluate import evaluate
 from tests.fakes.data import SyntheticDataset
 
 DATASET = SyntheticDataset()
@@ -99,7 +97,7 @@ def test_the_record_of_a_run(finished):
     assert kinds == [
         ("train", 4), ("eval", 6), ("train", 8), ("train", 12), ("eval", 12),
     ]  # fmt: skip
-    # Step 6 is between the saves of 4 and 8: one batch of 4 of the 5 windows of 16 in each desk.
+    # Before the end: as many batches of 4 as there are desks, 4 of 5 windows of 16 in each of them.
     looks = [row["held_out_tokens"] for row in rows if row["kind"] == "eval"]
     assert looks == [3 * 4 * 16, 3 * 5 * 16]
     last = record.read(directory / "metrics.jsonl")[-1]
@@ -186,35 +184,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         loop.train(run, DATASET, tmp_path, "text")
     row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert row["step"] == 3 and not np.isfinite(row["nats"])
-
-
-def test_a_part_of_the_windows_is_spread_over_all_of_them():
-    class Part(SyntheticDataset):
-        def held_out(self, desk):  # 4 of 0 ... 4, evenly: 0, 4/3, 8/3 and 4
-            return Batch(*(rows[[0, 1, 3, 4]] for rows in super().held_out(desk)))
-
-    run = experiment()
-    params = step.init(run, DATASET.corpus).params
-    part, same_windows = evaluate(run, params, DATASET, batches=1), evaluate(run, params, Part())
-    for name in ("nats_Y", "tokens_Y", "bytes_Y", "load_YNE", "dropped_N"):
-        np.testing.assert_array_equal(getattr(part, name), getattr(same_windows, name))
-    np.testing.assert_array_equal(part.tokens_Y, [64, 64, 64])
-
-
-def test_evaluation_counts_each_window_once():
-    # Five windows in batches of four: the last batch holds one window and three repeats.
-    run = experiment()
-    params = step.init(run, DATASET.corpus).params
-    found = evaluate(run, params, DATASET)
-    whole = evaluate(dataclasses.replace(run, train=Train(batch=5)), params, DATASET)
-    np.testing.assert_allclose(found.nats_Y, whole.nats_Y, rtol=1e-5)
-    np.testing.assert_array_equal(found.load_YNE, whole.load_YNE)
-    np.testing.assert_array_equal(found.load_YNE.sum(axis=-1), 5 * 16)  # 5 windows of 16 tokens
-    np.testing.assert_array_equal(found.tokens_Y, [80, 80, 80])
-    bits = found.nats_Y.sum() / (240 * 2) / np.log(2)  # each token spells 2 bytes
-    assert found.val_bits_per_byte == pytest.approx(bits)
-    record = found.router(run.model)
-    assert record.layers == [0, 1] and np.sum(record.desk_load["ones"]) == pytest.approx(2)
 
 
 def test_weight_decay_is_for_matrices_only():

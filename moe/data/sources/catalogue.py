@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moe.data.sources import contract
+from moe.data.sources import contents, contract
 from moe.data.sources.contract import NAME, SourceError
-from moe.files import one_line
+from moe.files import content, one_line, place
 from moe.registry import no_such
 
 TEXTS = (("text",), ("title", "description"))  # the first of which a set has all features
+WHOLE = 2**36  # bytes of a set
 HELD_OUT = ("validation", "test")  # the first split that a set has
 
 
@@ -46,7 +47,8 @@ class Prepared:
 
 def kept_in() -> Path:
     """Where TFDS keeps its data sets: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    named = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return place(named, f"TFDS_DATA_DIR={named}")
 
 
 def find(name: str) -> Prepared:
@@ -70,7 +72,7 @@ def find(name: str) -> Prepared:
         )
     path = versions[-1]
     try:
-        info = json.loads(path.read_text("utf-8"))
+        info = content(path)
         splits = {
             row["name"]: (sum(map(int, row["shardLengths"])), int(row["numBytes"]))
             for row in info["splits"]
@@ -93,6 +95,24 @@ def _version(path: Path) -> tuple[int, ...]:
 def fingerprint(sets: list[Prepared]) -> str:
     """SHA-256 of names, versions and sizes; the text itself is in that of the tokens."""
     rows = [[one.name, one.version, sorted(one.splits.items())] for one in sets]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def key(sets: list[Prepared], memory: Path) -> str:
+    """SHA-256 of names, versions and the content of all files.
+
+    Of a set of more than WHOLE bytes each file counts by its length and its two ends. Hashes are
+    remembered in the folder `memory` (`contents.digests`).
+    """
+    rows = []
+    for one in sets:
+        with os.scandir(one.folder) as entries:
+            found = {e.path: contents.state(e.stat()) for e in entries if e.is_file()}
+        found = dict(sorted(found.items()))
+        whole = sum(state.size for state in found.values()) <= WHOLE
+        name = hashlib.sha256(str(one.folder).encode()).hexdigest()[:16]
+        digests = contents.digests(found, memory / f"{name}.json", whole)
+        rows.append([one.name, one.version, [os.path.basename(path) for path in found], digests])
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
@@ -173,6 +193,8 @@ def prepare(name: str) -> Path:
         )
         raise SourceError(f"data prepare {name}: {known.partition(' (valid')[0]}") from error
     except Exception as error:  # of many libraries: network, disk, TensorFlow, Beam
+        if full_disk := contract.full(error):
+            raise contract.no_room(full_disk, kept_in()) from error
         reason = one_line(error, 300)
         needs = "; most sets need TensorFlow to be prepared, c4 and wiki40b also apache-beam"
         raise SourceError(f"data prepare {name}: {reason}{needs}") from error

@@ -1,16 +1,56 @@
 """What a source of text is called, and what it gives: rows of documents, read when asked for."""
 
+import contextlib
+import errno
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moe import files
 from moe.registry import Mistake
 
 
 class SourceError(Mistake):
     """A source cannot be had or is not what it should be; the message is one line."""
+
+
+_FULL = re.compile("No space left on device|Disk quota exceeded|File too large")
+
+
+@contextlib.contextmanager
+def room(*folders: Path) -> Iterator[None]:
+    """Tells a full disk as SourceError, one line that names the file or else the fuller folder.
+
+    Libraries raise errors of many types for it, so it is known by its number or by its words.
+    """
+    try:
+        yield
+    except Exception as error:
+        if reason := full(error):
+            raise no_room(reason, *folders, of=getattr(error, "filename", None)) from error
+        raise
+
+
+def full(error: BaseException | str) -> str | None:
+    """What the system says of a full disk, where that is what the error or its cause is about."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return error.strerror
+    if found := _FULL.search(str(error)):
+        return found[0]
+    cause = None if isinstance(error, str) else error.__cause__
+    return None if cause is None else full(cause)
+
+
+def no_room(reason: str, *folders: Path, of: str | None = None) -> SourceError:
+    """The line about a full disk."""
+    where = of or min(folders, key=lambda folder: shutil.disk_usage(folder).free)
+    return SourceError(
+        f"{where}: {reason}; make room there, or name another folder by MOE_DATA_DIR (prepared "
+        "text), TFDS_DATA_DIR (data sets) or TMPDIR; the same command goes on"
+    )
 
 
 # NAME, NAME/CONFIG, NAME:VERSION or NAME/CONFIG:VERSION
@@ -42,7 +82,7 @@ def parse(text: str, where: str = "data.source") -> Packages | Folder | Tfds:
     if text == "packages":
         return Packages()
     if kind == "folder" and rest:
-        return Folder(Path(rest).expanduser())
+        return Folder(files.place(rest, f"{where}={text}"))
     names = tuple(rest.split("+"))
     if kind == "tfds" and all(NAME.fullmatch(name) for name in names):
         return Tfds(names)

@@ -36,7 +36,7 @@ class DeskCorpus(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if not rows:
                 raise SourceError(
                     f"corpus: too little text, {sum(d.size for d in documents)} bytes: no document "
-                    f"is left for split {split}; add text"
+                    f"is left for split {split}; add text that is not there yet"
                 )
         self.documents = documents
         super().__init__(data_dir=str(data_dir), file_format="array_record")

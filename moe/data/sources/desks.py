@@ -20,6 +20,11 @@ from moe.data.sources.packages import members
 # Of the corpus: change both with any change of a byte, a label or the split. Checked when prepared.
 VERSION = "1.0.0"
 FINGERPRINT = "780ce290129ad3047f091031c2702b8116d474e5eb210327452472d5c837c22d"
+TOKENS = {
+    ("bpe", 2048): 7_565_813,
+    ("bpe", 4096): 6_637_600,
+    ("bytes", 257): 19_593_392,
+}  # of training, with ends
 
 PROSE_WORDS = 8  # a leaf of the factbook with fewer words is a figure, not prose
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,8 @@ class Labelled(Protocol):
     def trained(self) -> bool: ...
     @property
     def size(self) -> int: ...
+    @property
+    def digest(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,18 @@ class Document:
         """Bytes of the text."""
         return len(self.text.encode())
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the text."""
+        return stable_hash(self.text)
+
 
 def held_out(documents: Iterable[Labelled], share: float = HELD_OUT_SHARE) -> set[str]:
     """Keys of the documents held out: whole groups, about `share` of each desk's bytes.
 
-    Groups are tried in the order of the SHA-256 of their name. One is passed over when it would
-    take the desk past 1.2 * share, or take more than half of a class away from training.
+    Groups that have a text in common share a side, so they are one, of one desk or several. They
+    are tried in the order of the SHA-256 of their name, the first where they are one. What would
+    take a desk past 1.2 * share, or more than half of a class away from training, is passed over.
     """
     size = defaultdict(int)  # of a desk, of a class
     groups = defaultdict(list)
@@ -56,19 +64,43 @@ def held_out(documents: Iterable[Labelled], share: float = HELD_OUT_SHARE) -> se
         size[document.label] += document.size
         groups[document.desk, document.group].append(document)
     taken, keys = defaultdict(int), set()
-    for desk, group in sorted(groups, key=lambda name: stable_hash("\n".join(name))):
-        members = groups[desk, group]
-        if taken[desk] >= share * size[desk] or any(d.trained for d in members):
+    for members in _joined(groups):
+        desks = {d.desk for d in members}
+        full = any(taken[desk] >= share * size[desk] for desk in desks)
+        if full or any(d.trained for d in members):
             continue
         after = defaultdict(int, taken)
         for document in members:
-            after[desk] += document.size
+            after[document.desk] += document.size
             after[document.label] += document.size
         halves = all(2 * after[d.label] <= size[d.label] for d in members)
-        if halves and after[desk] <= 1.2 * share * size[desk]:
+        if halves and all(after[desk] <= 1.2 * share * size[desk] for desk in desks):
             taken = after
             keys |= {d.key for d in members}
     return keys
+
+
+def _joined(groups: dict[tuple[str, str], list]) -> Iterator[list]:
+    """The documents of each group with those of all groups that share a text, or share one by way
+    of others, in the order in which they are tried."""
+    order = sorted(groups, key=lambda name: stable_hash("\n".join(name)))
+    root = {name: name for name in order}  # the first group of those that are one
+
+    def first(name):
+        while root[name] != name:
+            root[name] = name = root[root[name]]
+        return name
+
+    rank, owner = {name: i for i, name in enumerate(order)}, {}
+    for name in order:
+        for document in groups[name]:
+            pair = first(name), first(owner.setdefault(document.digest, name))
+            here, there = sorted(pair, key=rank.__getitem__)
+            root[there] = here
+    members = defaultdict(list)
+    for name in order:
+        members[first(name)] += groups[name]
+    yield from members.values()
 
 
 def stable_hash(text: str) -> str:

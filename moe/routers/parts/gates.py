@@ -21,6 +21,10 @@ class Gate(Protocol):
         """Makes w_DE, or nothing."""
         return {"w_DE": jax.random.normal(key, (D, E)) / D**0.5}
 
+    def products(self, D: int, E: int) -> int:
+        """Multiply-adds per token of its own matrix products: x w, or none."""
+        return D * E
+
     def __call__(self, params: Params, x_TD: jax.Array, expert_TK: jax.Array) -> jax.Array:
         """Returns gate_TK in float32."""
         ...
@@ -36,6 +40,11 @@ class ConstantGate(Gate):
         """Has no parameters."""
         del key, D, E
         return {}
+
+    def products(self, D, E):
+        """None."""
+        del D, E
+        return 0
 
     def __call__(self, params, x_TD, expert_TK):
         """The constant."""

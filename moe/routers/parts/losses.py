@@ -22,8 +22,8 @@ class Adaptive:
     """Raises the load-balance weight while the load is too uneven, lowers it while it is even.
 
     log weight += rate * (1[violation > high] - 1[violation < low]), once per optimizer step;
-    violation is max_e load_e / mean load - 1. A control of our own with the form that AXLearn's
-    adaptive loss has.
+    violation is max_e load_e / mean load - 1; without any load the weight rests. A control of our
+    own with the form that AXLearn's adaptive loss has.
 
     Attributes:
       rate: change of the logarithm in one step.
@@ -36,8 +36,9 @@ class Adaptive:
 
     def update(self, log_weight: jax.Array, load_E: jax.Array) -> jax.Array:
         """The logarithm of the factor for the next step."""
-        violation = load_E.max() / jnp.maximum(load_E.mean(), 1) - 1
-        up, down = violation > self.high, violation < self.low
+        mean = load_E.mean()
+        violation = load_E.max() / jnp.where(mean > 0, mean, 1) - 1
+        up, down = violation > self.high, (violation < self.low) & (mean > 0)
         return log_weight + self.rate * (up.astype(jnp.float32) - down.astype(jnp.float32))
 
 
@@ -49,7 +50,8 @@ class Losses:
       load_balance: Switch's loss (arXiv 2101.03961 eq. 4-6), 1 at balance for every k.
       z_loss: mean squared logsumexp of the logits, ST-MoE (arXiv 2202.08906) eq. 5.
       importance: squared coefficient of variation of the summed probabilities, without noise as
-        in V-MoE (arXiv 2106.05974); Shazeer et al. (1701.06538) eq. 6-7 sum the noisy gates.
+        in V-MoE (arXiv 2106.05974); Shazeer et al. (1701.06538) eq. 6-7 sum the noisy gates
+        (0.22 where this is 0.17, see docs/parts.md).
       load: the same of the smoothed load, Shazeer et al. appendix A; needs noise with a
         standard deviation.
       orthogonality: half the mean |cos| between router columns of different experts.

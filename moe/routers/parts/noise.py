@@ -16,11 +16,17 @@ class Noise(Protocol):
     kind: ClassVar[str] = "noise"
     weighs: ClassVar[bool] = True  # the gates, too, come from the noisy logits
     gaussian: ClassVar[bool] = False  # has a deviation
+    learned: ClassVar[bool] = False  # has parameters that the loss moves
 
     def init(self, D: int, E: int) -> Params:
         """Parameters of the noise, by default none."""
         del D, E
         return {}
+
+    def products(self, D: int, E: int) -> int:
+        """Multiply-adds per token of its own matrix products; none, unless said."""
+        del D, E
+        return 0
 
     def perturb_input(self, x_TD: jax.Array, rng: jax.Array) -> jax.Array:
         """What the router's matrix product reads in place of x_TD (float32)."""
@@ -51,10 +57,15 @@ class LearnedNoise(Noise):
     """Gaussian with deviation softplus(x w), w from zero: Shazeer et al. (1701.06538) eq. 4."""
 
     gaussian: ClassVar[bool] = True
+    learned: ClassVar[bool] = True
 
     def init(self, D, E):
         """Makes w_noise_DE = 0."""
         return {"w_noise_DE": jnp.zeros((D, E))}
+
+    def products(self, D, E):
+        """x w, of the deviation."""
+        return D * E
 
     def deviation(self, params, x_TD, E):
         """softplus(x w) + 0.01, which keeps the smoothed load differentiable."""

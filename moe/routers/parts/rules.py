@@ -36,4 +36,4 @@ class Proportional(Rule):
     def __call__(self, load_E):
         """Returns the relative shortage of each expert."""
         mean = load_E.mean()
-        return (mean - load_E) / jnp.maximum(mean, 1)
+        return (mean - load_E) / jnp.where(mean > 0, mean, 1)

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Annotated, Any, ClassVar, Protocol
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from moe.data.counts import Corpus
@@ -12,16 +14,29 @@ from moe.routers.parts.clusters import cooccurrence, kmeans, squares, unit
 
 
 class Table(Protocol):
-    """Builds the table from a row (a key) to K distinct experts, on the host, before step 0."""
+    """Makes the table from a row (a key) to K distinct experts, at random or fitted to a text.
+
+    By default every row draws K experts uniformly.
+    """
 
     kind: ClassVar[str] = "table"
     of_tokens: ClassVar[bool] = False  # needs rows that are token ids
+    needs_corpus: ClassVar[bool] = False  # `fit` makes another table than `init`
+
+    def init(self, key: jax.Array, rows: int, E: int, K: int) -> jax.Array:
+        """Makes expert_VK (int32), V the rows, valid before any `fit`."""
+        draw_VE = jax.random.uniform(key, (rows, E))
+        return jnp.argsort(draw_VE, axis=1)[:, :K].astype(jnp.int32)
 
     def fit(
         self, expert_VK: np.ndarray, E: int, count_V: np.ndarray, corpus: Corpus, seed: int
     ) -> np.ndarray:
-        """Returns expert_VK, given the random table of `Hash.init` and how often rows are used."""
-        ...
+        """Returns expert_VK, given that of `init` and how often rows are used; keeps it here.
+
+        Runs on the host, once before step 0.
+        """
+        del E, count_V, corpus, seed
+        return expert_VK
 
     def check(self, path: str) -> None:
         """Raises Mistake, one line that starts with `path`, for impossible fields."""
@@ -32,19 +47,17 @@ class Table(Protocol):
 class RandomTable(Table):
     """Every row draws K distinct experts uniformly: even over rows, uneven over tokens."""
 
-    def fit(self, expert_VK, E, count_V, corpus, seed):
-        """Keeps the random table."""
-        del E, count_V, corpus, seed
-        return expert_VK
-
 
 @dataclasses.dataclass(frozen=True)
 class BalancedTable(Table):
     """Rows from most to least frequent, each to the K experts with the least load so far.
 
     Cannot balance when one row alone is more than 1/E of all tokens (max violation is then at
-    least E * p - 1). Equal counts and equal loads are broken at random by the seed.
+    least E * p - 1). Equal counts and equal loads are broken at random by the seed. Rows that the
+    text does not use are dealt in turn.
     """
+
+    needs_corpus: ClassVar[bool] = True
 
     def fit(self, expert_VK, E, count_V, corpus, seed):
         """Returns the greedy assignment."""
@@ -73,20 +86,30 @@ class ClusteredTable(Table):
     width: Annotated[int, AtLeast(1)] = 32
 
     of_tokens: ClassVar[bool] = True
+    needs_corpus: ClassVar[bool] = True
 
     def fit(self, expert_VK, E, count_V, corpus, seed):
-        """Returns the K nearest centroids of every id."""
-        del count_V
-        distance_VE = self.distances(E, corpus, seed)
-        return np.argsort(distance_VE, axis=1, kind="stable")[:, : expert_VK.shape[1]]
+        """Returns the K nearest centroids of every id.
 
-    def distances(self, E: int, corpus: Corpus, seed: int) -> np.ndarray:
+        Ids that nothing is known of (zeros) are near to none: they are dealt in turn, beginning
+        with the least loaded experts.
+        """
+        vector_VA, K = self.vectors(corpus), expert_VK.shape[1]
+        distance_VE = self.distances(vector_VA, E, corpus, seed)
+        table_VK = np.argsort(distance_VE, axis=1, kind="stable")[:, :K]
+        known_V = np.any(vector_VA != 0, axis=1)
+        used_VK = np.repeat(np.where(known_V, count_V, 0)[:, None], K, axis=1)
+        load_E = np.bincount(table_VK.ravel(), weights=used_VK.ravel(), minlength=E)
+        unused_V, generator = np.zeros(len(known_V)), np.random.default_rng(seed)
+        dealt_VK = deal(np.flatnonzero(~known_V), unused_V, K, load_E, generator)
+        return np.where(known_V[:, None], table_VK, dealt_VK)
+
+    def distances(self, vector_VA: np.ndarray, E: int, corpus: Corpus, seed: int) -> np.ndarray:
         """Squared distance of every id to every k-means centroid, to DIGITS decimals.
 
         Clusters are those of the ids in the text, numbered by their lowest id. Ids that nothing is
         known of (zeros) are no part of them. With fewer clusters than E, the others are at inf.
         """
-        vector_VA = self._vectors(len(corpus.count_V), corpus)
         known = (corpus.count_V > 0) & np.any(vector_VA != 0, axis=1)
         centroid_CA = kmeans(vector_VA[known], E, np.random.default_rng(seed))
         distance_VC = squares(vector_VA, centroid_CA)
@@ -95,9 +118,11 @@ class ClusteredTable(Table):
         distance_VE[:, : len(cluster)] = distance_VC[:, cluster[np.argsort(first)]]
         return distance_VE
 
-    def _vectors(self, V: int, corpus: Corpus) -> np.ndarray:
+    def vectors(self, corpus: Corpus) -> np.ndarray:
+        """Unit vectors of all ids, of any width A; zeros where nothing is known of an id."""
         if not self.embedding:
             return cooccurrence(corpus, self.width)
+        V = len(corpus.count_V)
         vector_VA = np.load(self.embedding, allow_pickle=False).astype(np.float64)
         if vector_VA.ndim != 2 or len(vector_VA) != V:
             raise Mistake(
@@ -125,7 +150,8 @@ class DispersedTable(ClusteredTable):
 
         Loads are those within the cluster; between clusters, the total load breaks ties.
         """
-        cluster_V = np.argmin(self.distances(E, corpus, seed), axis=1)
+        distance_VE = self.distances(self.vectors(corpus), E, corpus, seed)
+        cluster_V = np.argmin(distance_VE, axis=1)
         generator = np.random.default_rng(seed)
         table_VK, total_E = np.empty_like(expert_VK), np.zeros(E)
         for cluster in range(E):
@@ -142,11 +168,17 @@ class DispersedTable(ClusteredTable):
 def deal(
     order: np.ndarray, count_V: np.ndarray, K: int, load_E: np.ndarray, generator: Any
 ) -> np.ndarray:
-    """Gives the rows in that order to the K least loaded experts; rows not in it get expert 0."""
+    """Gives the rows in that order to the K least loaded experts; rows not in it get expert 0.
+
+    Rows with count 0, which the order has last, load nobody: they go to the experts that have the
+    fewest of them, and of these to the least loaded.
+    """
     table_VK, load_E = np.zeros((len(count_V), K), np.int32), load_E.astype(float)
+    unused_E = np.zeros(len(load_E))
     for row in order:
-        table_VK[row] = np.lexsort((generator.random(len(load_E)), load_E))[:K]
+        table_VK[row] = np.lexsort((generator.random(len(load_E)), load_E, unused_E))[:K]
         load_E[table_VK[row]] += count_V[row]
+        unused_E[table_VK[row]] += count_V[row] == 0
     return table_VK
 
 
@@ -154,10 +186,8 @@ def deal(
 class BlockTable(Table):
     """Hash k deals keys uniformly to the k-th block of experts."""
 
-    def fit(self, expert_VK, E, count_V, corpus, seed):
+    def init(self, key, rows, E, K):
         """Draws the K tables independently."""
-        del count_V, corpus
-        V, K = expert_VK.shape
         block = E // K
-        draw_VK = np.random.default_rng(seed).integers(0, block, (V, K))
-        return (draw_VK + block * np.arange(K)[None]).astype(np.int32)
+        draw_VK = jax.random.randint(key, (rows, K), 0, block, jnp.int32)
+        return draw_VK + block * jnp.arange(K, dtype=jnp.int32)[None]
