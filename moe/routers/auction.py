@@ -61,7 +61,6 @@ def balanced_assignment(score_TE: jax.Array, tolerance: float, iterations: int) 
     score_TE = jax.lax.stop_gradient(score_TE.astype(jnp.float32))
     C, spread = -(-T // E), score_TE.max() - score_TE.min()
     spread = jnp.where(spread > 0, spread, 1)
-    score_TE -= score_TE.max(axis=1, keepdims=True)  # shifts a token's logits, for rounding alone
     # Tokens that fill the last places do not care where they go.
     score_TE = jnp.pad(score_TE, ((0, E * C - T), (0, 0)))
     phases = max(1, math.ceil(math.log(1 / tolerance, 8)))

@@ -42,15 +42,20 @@ class BatchPriority(TopK):
         """Routes x_TD into Slots; what finds no slot is dropped here, and told by asked_TE."""
         routing, logits_TE = self.route(params, x_TD, id_T, rng)
         plan = cast(Choices, routing.plan)
-        score_TK = take(self.score(logits_TE), plan.expert_TK)
-        priority_T = jax.lax.stop_gradient(score_TK.max(axis=1))
-        order_T = jnp.argsort(-priority_T, stable=True).astype(jnp.int32)
+        order_T = self.order_of(jax.lax.stop_gradient(logits_TE), plan.expert_TK)
         C = capacity(self.capacity_factor, x_TD.shape[0], self.k, E)
         slots = fill(plan, order_T, E, C)
         kept = jnp.sum(slots.token_EC < x_TD.shape[0]) / plan.expert_TK.size
         metrics = {**routing.metrics, "kept": kept}
         asked_TE = plan.assigned_TE(x_TD.shape[0], E)
         return dataclasses.replace(routing, plan=slots, metrics=metrics, asked_TE=asked_TE)
+
+    def order_of(self, logits_TE: jax.Array, expert_TK: jax.Array) -> jax.Array:
+        """Tokens by falling score; where float32 makes scores equal, by logit, then in order."""
+        score_T, logit_T = (
+            take(a, expert_TK).max(axis=1) for a in (self.score(logits_TE), logits_TE)
+        )
+        return jnp.lexsort((-logit_T, -score_T)).astype(jnp.int32)
 
     def with_capacity(self, factor):
         """With that factor."""

@@ -32,12 +32,16 @@ MOVES = (ReLURouter,)  # a gate is open by the sign of its logit
 
 
 def named():
-    """Every registered router by name, and two that take any score with each of the scores."""
+    """Every registered router by name, and every score, noise and gate in one that takes it."""
     found = dict(registered())
     for name in registry.names("score"):
         score = registry.lookup("score", name)
         found[f"top_k, {name}"] = TopK(score=score)
         found[f"hash, {name} gate"] = Hash(k=2, gate=ScoreGate(score))
+    for name in registry.names("noise"):
+        found[f"top_k, {name} noise"] = TopK(noise=registry.lookup("noise", name))
+    for name in registry.names("gate"):
+        found[f"hash, {name} as gate"] = Hash(k=2, gate=registry.lookup("gate", name))
     return found
 
 

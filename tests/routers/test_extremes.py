@@ -95,9 +95,8 @@ def through(dispatch, router, dtype="float32"):
     """What is not finite in outputs, or in gradients that went through dispatcher and router."""
     found = swept(router, dtype=dtype)
     grads, outputs = serve(dispatch, found)
-    weight = [
-        g[..., : own.shape[-1]] for g, own in zip(gates(grads[2]), gates(found.plan), strict=True)
-    ]
+    pairs = zip(gates(grads[2]), gates(found.plan), strict=True)
+    weight = [gradient[..., : own.shape[-1]] for gradient, own in pairs]  # without what is widened
     back = swept(router, weight=weight, dtype=dtype).gradients
     made = {"outputs": outputs, "gradients": grads, "router": back}
     return [f"{dispatch}: {what} in case {case}" for what, case in not_finite(made)]
@@ -122,7 +121,8 @@ def test_every_router_with_each_k_through_every_dispatcher(name):
     found = wrong(router, trains=False) + wrong(router, single="token")
     if alone(router) is not None:
         found += wrong(alone(router), single="expert")
-    for changed in (router, *filter(None, (with_k(router, k) for k in (1, 2, E)))):
+    ks = (1, 2, E) if name in registry.names("router") else ()
+    for changed in (router, *filter(None, (with_k(router, k) for k in ks))):
         found += wrong(changed)
         takes_all = isinstance(swept(changed).plan, Choices)
         for dispatch in dict.fromkeys(DISPATCHERS):

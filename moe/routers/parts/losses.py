@@ -161,7 +161,7 @@ def load_balance(
 def cv_squared(sum_E: jax.Array) -> jax.Array:
     """Squared coefficient of variation over experts: population variance over squared mean."""
     mean = sum_E.mean()
-    ratio_E = jnp.where(mean > 0, sum_E, 0) / jnp.where(mean > 0, mean, 1)
+    ratio_E = sum_E / jnp.where(mean == 0, 1, mean)
     return jnp.mean(jnp.square(ratio_E - ratio_E.mean()))
 
 

@@ -58,7 +58,7 @@ def unit(vector: jax.Array, axis: int) -> jax.Array:
     The derivative is 1 / norm, and the square of 1e18 is still finite where gradients are clipped.
     """
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(vector), axis=axis, keepdims=True))
-    there = size >= 1e-18
-    scaled = jnp.where(there, vector, 0) / jnp.where(there, size, 1)
+    short = size < 1e-18
+    scaled = jnp.where(short, 0, vector) / jnp.where(short, 1, size)
     square = jnp.sum(jnp.square(scaled), axis=axis, keepdims=True)  # in [1, length]
-    return scaled * jax.lax.rsqrt(jnp.where(there, square, 1))
+    return scaled * jax.lax.rsqrt(jnp.where(short, 1, square))
