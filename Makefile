@@ -22,6 +22,9 @@ DEV    := $(VENV)/.dev-$(HASH)
 TPU    := $(VENV)/.tpu-$(HASH)
 PIP    := $(PY) -m pip install --quiet --no-compile --disable-pip-version-check $(addprefix -c ,$(PINS))
 
+# Where the machine sets it, every process would compile all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # An environment that is there is updated and never cleared; one of another Python is refused.
 ASKED  := $(if $(filter-out file,$(origin PYTHON)),$(call number,$(PYTHON)),$(NUMBER))
 ifeq ($(NUMBER)$(THERE),)

@@ -42,6 +42,11 @@ def listing(names: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
+def printable(text: str) -> str:
+    """The text without what a terminal would act on: control characters as their escapes."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 def number(value: float | None, digits: int = 4, sign: bool = False) -> str:
     """A fixed-point number with a true minus sign; a dash for None."""
     if value is None:

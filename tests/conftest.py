@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import shutil
+import tempfile
 
 import jax
 import pytest
@@ -15,6 +17,16 @@ if jax.__version_info__ < (0, 11):  # later ones know no such flag
         f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"  # a third quicker
     )
 
+# What one process compiled is there for those that tests start and for the other workers.
+STARTED_HERE = "MOE_TESTS_PROGRAMS" not in os.environ
+if STARTED_HERE:
+    os.environ["MOE_TESTS_PROGRAMS"] = tempfile.mkdtemp(prefix="programs-")
+PROGRAMS = os.environ["MOE_TESTS_PROGRAMS"]
+os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+jax.config.update("jax_compilation_cache_dir", PROGRAMS)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
 MAPPED = pathlib.Path("/proc/self/maps")  # Linux lets a process have 65,530 lines here
 MOST_MAPPED = 20_000
 
@@ -25,6 +37,12 @@ def _programs_are_unloaded_before_linux_runs_out_of_maps():
     yield
     if MAPPED.exists() and len(MAPPED.read_bytes().splitlines()) > MOST_MAPPED:
         jax.clear_caches()
+
+
+def pytest_unconfigure():
+    """Removes the programs where they were first asked for, after all workers."""
+    if STARTED_HERE:
+        shutil.rmtree(PROGRAMS, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

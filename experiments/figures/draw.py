@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from experiments import figures
 from experiments.figures.contract import Figure
 from experiments.figures.palette import SETTINGS, THEME
 from experiments.results.record import Comparison
+from experiments.text import printable
 
 
 class Drawing(NamedTuple):
@@ -27,7 +29,8 @@ def draw(comparison: Comparison, folder: Path) -> list[Drawing]:
     import matplotlib
 
     folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+    with matplotlib.rc_context(matplotlib.rcParamsDefault), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page has other fonts
         matplotlib.rcParams.update(SETTINGS)
         drawn = [_draw(target, comparison, folder) for target in figures.FIGURES]
     return [drawing for drawing in drawn if drawing]
@@ -47,6 +50,7 @@ def _draw(target: str, comparison: Comparison, folder: Path) -> Drawing | None:
         bitmap.unlink(missing_ok=True)
         return None
     FigureCanvasAgg(sheet)
+    _print(sheet)
     _settle(sheet)
     sheet.savefig(bitmap, dpi=150, metadata={"Software": None})
     sheet.savefig(path, metadata={"Date": None, "Creator": None})
@@ -54,6 +58,14 @@ def _draw(target: str, comparison: Comparison, folder: Path) -> Drawing | None:
     svg = _themed(path.read_text(encoding="utf-8"), name, alt)
     caption, inches = figure.caption(comparison), sheet.get_figwidth()
     return Drawing(name, figure.title, caption, alt, svg, inches)
+
+
+def _print(figure) -> None:
+    """Names with control characters, which no SVG may hold, are drawn as their escapes."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_text(printable(text.get_text()))
 
 
 def _settle(figure) -> None:

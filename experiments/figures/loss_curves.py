@@ -63,8 +63,9 @@ class LossCurves:
                 f"at {end}."
             )
         look = (
-            " Look at whether a curve on the right has levelled off: one that still falls or rises "
-            "says that a longer run may rank the arms differently."
+            " Where the learning rate falls along the axis, points along a curve are at different "
+            "rates and compare with those above and below them alone; a curve on the right that "
+            "still moves at its end says that a longer run may rank the arms differently."
         )
         return left + right + look
 

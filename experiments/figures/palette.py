@@ -26,6 +26,7 @@ MARKERS = "^vDPsXp*h<>d"
 SETTINGS = {
     "svg.hashsalt": "report",
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with dollar signs is a name
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 9.5,

@@ -3,10 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from experiments.report import statistics
 from experiments.report.curves import curves
+from experiments.results.declaration import Declaration
 from experiments.results.record import (
     BASELINE,
     COMPLETE,
@@ -29,7 +30,6 @@ from experiments.studies.contract import Scale
 from moe.analysis import load
 
 Arms = Mapping[str, Arm]
-Name = TypeVar("Name")
 
 
 def compare(runs: Runs) -> Comparison:
@@ -42,9 +42,8 @@ def compare(runs: Runs) -> Comparison:
     names = dict.fromkeys([declared.baseline, *declared.arms, *(run.arm for run in runs.runs)])
     known = {*declared.arms, *(run.arm for run in runs.runs)}
     arms = {name: _arm(name, runs) for name in names if name in known}
-    arms = _to_baseline(arms, declared.baseline)
+    arms = _compared(arms, declared)
     arms = _by_desk(arms, declared.baseline)
-    arms = _contrasted(arms, runs)
     arms = {name: _placed(arms, arm, declared.scales) for name, arm in arms.items()}
     return Comparison(
         declared=declared,
@@ -175,22 +174,33 @@ def _environment(runs: Runs) -> dict[str, Any]:
     return {key: values[0] if len(values) == 1 else values for key, values in seen.items()}
 
 
-def _to_baseline(arms: Arms, baseline: str) -> dict[str, Arm]:
-    """With difference, verdict and ratio of FLOPs of every arm; Holm over the arms."""
-    base = arms.get(baseline)
-    differences = {
-        name: None if base is None or name == baseline else _paired(arm, base)
-        for name, arm in arms.items()
+def _compared(arms: Arms, declared: Declaration) -> dict[str, Arm]:
+    """With difference, verdict and ratio of FLOPs to the baseline, and the contrasts of the study.
+
+    All of them are one family: what is told of a study is corrected for all that it asks.
+    """
+    base = arms.get(declared.baseline)
+    asked: dict[tuple[str, str], tuple[str, str]] = {  # (arm, name of the comparison) -> the pair
+        (one.arm, one.name): (one.arm, one.against) for one in declared.contrasts
     }
-    differences = _corrected(differences)
+    asked |= {(name, ""): (name, declared.baseline) for name in arms if name != declared.baseline}
+    family = statistics.corrected(
+        {
+            key: _paired(arms[arm], arms[against])
+            for key, (arm, against) in asked.items()
+            if arm in arms and against in arms
+        }
+    )
     found = {}
     for name, arm in arms.items():
+        difference = family.get((name, ""))
         flops = (arm.flops_per_token, base and base.flops_per_token)
         found[name] = dataclasses.replace(
             arm,
-            difference=differences[name],
+            difference=difference,
             flops_ratio=flops[0] / flops[1] if flops[0] and flops[1] else None,
-            verdict=_verdict(arm, differences[name], baseline),
+            verdict=_verdict(arm, difference, declared.baseline),
+            contrasts={what: one for (who, what), one in family.items() if who == name and what},
         )
     return found
 
@@ -210,16 +220,6 @@ def _verdict(arm: Arm, difference: Difference | None, baseline: str) -> str:
     return difference.verdict if difference else NO_BASELINE
 
 
-def _corrected(differences: Mapping[Name, Difference | None]) -> dict[Name, Difference | None]:
-    """The same with Holm's correction over all of them."""
-    adjusted = statistics.holm({name: one.p for name, one in differences.items() if one})
-    tested = sum(p is not None for p in adjusted.values())
-    return {
-        name: one and dataclasses.replace(one, p_holm=adjusted[name], comparisons=tested)
-        for name, one in differences.items()
-    }
-
-
 def _by_desk(arms: Arms, baseline: str) -> dict[str, Arm]:
     """With the differences on each desk; Holm over all arms and desks together."""
     base = arms[baseline].desk_loss if baseline in arms else {}
@@ -229,7 +229,7 @@ def _by_desk(arms: Arms, baseline: str) -> dict[str, Arm]:
         for desk, summary in arm.desk_loss.items()
         if name != baseline and desk in base
     }
-    differences = _corrected(differences)
+    differences = statistics.corrected(differences)
     return {
         name: dataclasses.replace(
             arm,
@@ -237,20 +237,6 @@ def _by_desk(arms: Arms, baseline: str) -> dict[str, Arm]:
         )
         for name, arm in arms.items()
     }
-
-
-def _contrasted(arms: Arms, runs: Runs) -> dict[str, Arm]:
-    """With the contrasts of the study; Holm over those of one name."""
-    found = {name: {} for name in arms}
-    for family in dict.fromkeys(one.name for one in runs.declared.contrasts):
-        pairs = {
-            one.arm: _paired(arms[one.arm], arms[one.against])
-            for one in runs.declared.contrasts
-            if one.name == family and one.arm in arms and one.against in arms
-        }
-        for name, difference in _corrected(pairs).items():
-            found[name][family] = difference
-    return {name: dataclasses.replace(arm, contrasts=found[name]) for name, arm in arms.items()}
 
 
 def _placed(arms: Arms, arm: Arm, scales: Iterable[Scale]) -> Arm:
@@ -279,5 +265,5 @@ def _share(arms: Arms, name: str, scale: Scale) -> Share | None:
         {seed: losses[scale.start][seed] - losses[one][seed] for seed in shared}
         for one in (name, scale.end)
     )
-    reason = f"{scale.end} is not below {scale.start} beyond seed noise"
+    reason = f"{scale.end} cannot be shown to be below {scale.start}"
     return statistics.fieller(top, bottom) or Share(len(shared), reason=reason)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from experiments.report.headline import SIGNIFICANT
 from experiments.results.record import (
     DIVERGED,
     HIGHER,
@@ -46,21 +45,16 @@ def _arm(arm: Arm, comparison: Comparison) -> str:
         return f"{arm.name} ended {gap}."
     if one.sd is None:
         return f"{arm.name} ended {gap} in its one paired seed; the noise is not known."
-    facts = f"95 % interval {interval(one.low, one.high)}, {one.n} paired seeds"
+    facts = [f"95 % interval {interval(one.low, one.high)}", f"{one.n} paired seeds"]
+    if one.effect is not None:
+        facts.append(f"{number(abs(one.effect), 1)} sd of the paired differences")
+    what = f"{gap} ({', '.join(facts)})"
+    test = f"{probability(one.p_holm)} by a paired t test"
+    if one.comparisons > 1:
+        test += f" with Holm's correction for {one.comparisons} comparisons"
     if one.verdict == UNCLEAR:
-        return (
-            f"{arm.name} cannot be told apart from {base}: it ends {gap} ({facts}), and a "
-            f"difference counts only beyond {number(one.threshold)} with an interval that leaves "
-            "out zero."
-        )
-    holds = "holds" if one.p_holm < SIGNIFICANT else "does not hold"
-    count = one.comparisons
-    correction = (
-        f"this {holds} after Holm's correction for {count} comparisons ({probability(one.p_holm)})"
-        if count > 1
-        else probability(one.p)
-    )
-    return f"{arm.name} ends {gap} ({facts}): beyond seed noise; {correction}."
+        return f"{arm.name} cannot be told apart from {base}: it ends {what}, {test}."
+    return f"{arm.name} ends {what}: {test}."
 
 
 def _ratios(what: str, shares: Mapping[str, Share | None]) -> list[str]:
@@ -100,25 +94,21 @@ def _counts(comparison: Comparison) -> list[str]:
 
 
 def _desks(comparison: Comparison) -> list[str]:
-    """Desks where an arm differs beyond noise, also after correction over all arms and desks."""
+    """Desks where an arm is told apart, corrected over all arms and desks."""
     parts, count = [], 0
     for arm in comparison.others:
         differences = arm.desk_difference.items()
         desks = {d: one for d, one in differences if one and one.sd is not None}
         if not desks:
             continue
-        sure = [
-            desk
-            for desk, one in desks.items()
-            if one.verdict in (LOWER, HIGHER) and one.p_holm < SIGNIFICANT
-        ]
+        sure = [desk for desk, one in desks.items() if one.verdict in (LOWER, HIGHER)]
         count = next(iter(desks.values())).comparisons
         told = listing(sure) if 0 < len(sure) < len(desks) else "every desk" if sure else "none"
         parts.append(f"{arm.name} on {told}")
     if not parts:
         return []
     return [
-        f"By desk, beyond seed noise and after correction for {count} comparisons, told apart from "
+        f"By desk, after Holm's correction for {count} comparisons, told apart from "
         f"{comparison.baseline}: {'; '.join(parts)}."
     ]
 

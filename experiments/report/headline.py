@@ -16,8 +16,6 @@ from experiments.results.record import (
 from experiments.studies.contract import Contrast, Scale
 from experiments.text import interval, listing, number
 
-SIGNIFICANT = 0.05
-
 
 def headline(comparison: Comparison) -> list[str]:
     """A few sentences, never more than the numbers support."""
@@ -32,7 +30,6 @@ def headline(comparison: Comparison) -> list[str]:
     sentences = [
         _group(equal, base, "At equal FLOPs per token"),
         _group(apart, base, f"At {_costs(apart)}"),
-        _correction(judged),
         *(_position(equal, scale) for scale in _free_scales(comparison)),
         *_contrasts(comparison),
     ]
@@ -83,8 +80,7 @@ def _group(group: Sequence[Arm], base: str, opening: str) -> str:
             sizes = dict.fromkeys(number(gap, 3) for gap in (gaps[0], gaps[-1]))
             verb = "ends" if len(chosen) == 1 else "end"
             parts.append(
-                f"{_names(chosen)} {verb} {' to '.join(sizes)} nats per token {side} {base}, "
-                "beyond the noise between seeds"
+                f"{_names(chosen)} {verb} {' to '.join(sizes)} nats per token {side} {base}"
             )
     unclear = [arm for arm in group if arm.verdict == UNCLEAR]
     if unclear:
@@ -94,20 +90,6 @@ def _group(group: Sequence[Arm], base: str, opening: str) -> str:
 
 def _names(arms: Sequence[Arm]) -> str:
     return listing([arm.name for arm in arms])
-
-
-def _correction(judged: Sequence[Arm]) -> str:
-    """Which of the differences that the headline claims do not survive Holm's correction."""
-    claimed = [arm for arm in judged if arm.verdict in (LOWER, HIGHER)]
-    lost = [arm for arm in claimed if arm.difference.p_holm >= SIGNIFICANT]
-    if not lost:
-        return ""
-    count = lost[0].difference.comparisons
-    if lost == claimed:
-        return f"After correction for {count} comparisons none of these differences holds."
-    which = f"the difference{'s' * (len(lost) > 1)} of {_names(lost)}"
-    verb = "holds" if len(lost) == 1 else "hold"
-    return f"After correction for {count} comparisons {which} no longer {verb}."
 
 
 def _free_scales(comparison: Comparison) -> list[Scale]:
@@ -150,12 +132,10 @@ def _contrast(comparison: Comparison, one: Contrast, difference: Difference) -> 
         return f"{one.arm} cannot be told apart from {one.against}"
     side = "above" if difference.verdict == HIGHER else "below"
     gap = number(abs(difference.mean), 3)
-    lost = difference.p_holm >= SIGNIFICANT
-    limit = f" (not after correction for {difference.comparisons} comparisons)" if lost else ""
     kept = "".join(
         f", keeping {number(share.value, 2)} of its gain"
         for scale in comparison.declared.scales
         if scale.end == one.against and scale.start == comparison.baseline
         if (share := comparison.arms[one.arm].scales.get(scale.name)) and share.value is not None
     )
-    return f"{one.arm} ends {gap} {side} {one.against}{kept}{limit}"
+    return f"{one.arm} ends {gap} {side} {one.against}{kept}"

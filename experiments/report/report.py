@@ -11,6 +11,7 @@ from experiments.report.page.page import page
 from experiments.report.told import Told, tell
 from experiments.results.record import Comparison
 from experiments.results.runs import read
+from experiments.text import printable
 from moe import files
 
 RESULTS, SUMMARY, PAGE, FIGURES = "results.json", "results.md", "report.html", "figures"
@@ -39,7 +40,7 @@ def table(directory: str | Path) -> str:
     said = tell(comparison)
     notes = [f"Not in the table: {line}" for line in said.missing]
     wrapped = [textwrap.fill(line, 96) for line in [*said.headline, *notes]]
-    return tables.terminal(comparison) + "\n\n" + "\n".join(wrapped)
+    return printable(tables.terminal(comparison) + "\n\n" + "\n".join(wrapped))
 
 
 def _json(comparison: Comparison, said: Told) -> str:

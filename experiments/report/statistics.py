@@ -1,8 +1,10 @@
 """Paired comparison of arms over seeds: t and bootstrap intervals, Holm (1979), Fieller (1954)."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Mapping
+from typing import TypeVar
 
 from experiments.results.record import (
     HIGHER,
@@ -16,9 +18,11 @@ from experiments.results.record import (
 from moe.registry import Mistake
 
 CONFIDENCE = 0.95
-THRESHOLD_SDS = 2.0  # a difference counts beyond this many paired-seed standard deviations
+SIGNIFICANT = 1 - CONFIDENCE  # a difference counts below this p, corrected for its family
 EXACT_RESAMPLES = 50_000  # enumerate every bootstrap sample up to here (six seeds), draw above
 DRAWN_RESAMPLES = 20_000
+
+Name = TypeVar("Name")
 
 
 def summary(value_by_seed: Mapping[int, float]) -> Summary:
@@ -43,10 +47,11 @@ def paired(
 ) -> Difference | None:
     """Difference to a baseline over the seeds that both have; None when they share none.
 
-    `low, high` is the t interval of the mean paired difference and decides; `bootstrap_low,
-    bootstrap_high` is the percentile interval of the paired bootstrap, too narrow below about five
-    seeds. `threshold` is twice the standard deviation of the paired differences. The verdict needs
-    both: beyond the threshold, and zero outside the t interval. With one seed all five are None.
+    `low, high` is the t interval of the mean paired difference; `bootstrap_low, bootstrap_high` is
+    the percentile interval of the paired bootstrap, too narrow below about five seeds. `effect` is
+    the mean over the standard deviation of the paired differences (Cohen's d_z), which tells a size
+    and decides nothing; None where they do not vary. The verdict is that of the paired t test, as
+    of a family of one: `corrected` judges a larger one. With one seed all but the mean is None.
     """
     shared = sorted(set(value_by_seed) & set(base_by_seed))
     if not shared:
@@ -64,20 +69,38 @@ def paired(
         high=high,
         bootstrap_low=bootstrap_low,
         bootstrap_high=bootstrap_high,
-        threshold=None if found.sd is None else THRESHOLD_SDS * found.sd,
-        p=t_test(differences),
-        verdict=verdict(found, low, high),
+        effect=found.mean / found.sd if found.sd else None,
+        p=(p := t_test(differences)),
+        p_holm=p,
+        comparisons=int(p is not None),
+        verdict=verdict(found.mean, p),
     )
 
 
-def verdict(found: Summary, low: float | None, high: float | None) -> str:
-    """`lower`, `higher`, `not told apart` or `one seed`, by the rule that `paired` states."""
-    if found.sd is None:
+def verdict(mean: float, p: float | None) -> str:
+    """`lower` or `higher` below SIGNIFICANT, else `not told apart`; `one seed` without a p value.
+
+    p: of the paired t test, corrected for the family of comparisons.
+    """
+    if p is None:
         return ONE_SEED
-    beyond = abs(found.mean) > THRESHOLD_SDS * found.sd
-    if not beyond or low <= 0.0 <= high:
+    if p >= SIGNIFICANT:
         return UNCLEAR
-    return LOWER if found.mean < 0 else HIGHER
+    return LOWER if mean < 0 else HIGHER
+
+
+def corrected(family: Mapping[Name, Difference | None]) -> dict[Name, Difference | None]:
+    """The same differences, judged as one family by Holm's correction over all of them."""
+    adjusted = holm({name: one.p for name, one in family.items() if one})
+    tested = sum(p is not None for p in adjusted.values())
+    found: dict[Name, Difference | None] = {}
+    for name, one in family.items():
+        if one is not None:
+            p = adjusted[name]
+            judged = {"p_holm": p, "comparisons": tested, "verdict": verdict(one.mean, p)}
+            one = dataclasses.replace(one, **judged)
+        found[name] = one
+    return found
 
 
 def t_interval(values: list[float]) -> tuple[float, float] | None:
@@ -141,10 +164,9 @@ def holm(p_by_name: Mapping) -> dict:
 def fieller(top_by_seed: Mapping[int, float], bottom_by_seed: Mapping[int, float]) -> Share | None:
     """Ratio of two paired means with Fieller's 95 % interval, over the seeds that both have.
 
-    None when the ratio is undefined: fewer than two shared seeds, or a denominator whose own
-    verdict is not `higher` (not above zero beyond seed noise). The interval is the set of r for
-    which the t interval of the mean of (top - r * bottom) holds zero; it is bounded exactly when
-    the t interval of the denominator excludes zero.
+    None when the ratio is undefined: fewer than two shared seeds, or a denominator that its own t
+    test does not find above zero. The interval is the set of r for which the t interval of the mean
+    of (top - r * bottom) holds zero; it is bounded exactly when that of the denominator does not.
     """
     shared = sorted(set(top_by_seed) & set(bottom_by_seed))
     bottom = paired({seed: bottom_by_seed[seed] for seed in shared}, dict.fromkeys(shared, 0.0))

@@ -39,9 +39,7 @@ LOSSES = (
         "difference [95 %]",
         "mean paired difference and its 95 % t interval, nats per token; below zero is better",
     ),
-    Column(
-        "verdict", "Verdict", "verdict", "beyond twice the paired-seed sd and interval off zero"
-    ),
+    Column("verdict", "Verdict", "verdict", "paired t test, p < 0.05 with Holm's correction"),
     Column("bits", "Bits per byte", "bits/byte", "the same loss per byte of text"),
 )
 ONE_SEED_LOSSES = (

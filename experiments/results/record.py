@@ -30,19 +30,20 @@ class Difference(Summary):
     Attributes:
       low, high: t interval of the mean; with one seed it and all that follows is None.
       bootstrap_low, bootstrap_high: percentile interval of the paired bootstrap.
-      threshold: beyond it a difference can count, see `experiments.report.statistics.verdict`.
-      p, p_holm: of the paired t test, and corrected for the comparisons of the same kind.
+      effect: mean over sd, a size; None where the differences do not vary.
+      p, p_holm: of the paired t test, and corrected for the `comparisons` of its family.
+      verdict: by p_holm.
     """
 
     low: float | None
     high: float | None
     bootstrap_low: float | None
     bootstrap_high: float | None
-    threshold: float | None
+    effect: float | None
     p: float | None
+    p_holm: float | None
+    comparisons: int
     verdict: str
-    p_holm: float | None = None
-    comparisons: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,7 +59,7 @@ STUDY = Study(
     contrasts=tuple(
         Contrast(
             name="difference_to_learned",
-            title="Fixed against learned routing",
+            title="Token tables against a learned router",
             arm=arm,
             against="top1",
             claim="a fixed table from token to expert ends no higher than a learned router",
@@ -86,6 +86,12 @@ STUDY = Study(
         Caveat(
             "The hash arms have no learned gate on their experts' outputs, so part of their "
             "distance to the learned routers is the gate, not the choice of expert.",
+            TABLES,
+        ),
+        Caveat(
+            "The tables route by the token itself and top1 by what the layer knows at its "
+            "position: a difference between them is one of token identity as well as of fixed "
+            "against learned, and no arm here separates the two.",
             TABLES,
         ),
         Caveat(

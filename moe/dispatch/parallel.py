@@ -16,6 +16,7 @@ from moe.devices import sharding
 from moe.devices.sharding import EXPERT, FSDP, TENSOR
 from moe.dispatch.contract import Dispatch, Stats
 from moe.experts.contract import Pool
+from moe.params import letters, map_named
 from moe.plan import Choices, Plan
 from moe.registry import Mistake
 
@@ -50,6 +51,8 @@ def serve(
             f"{sharding.batch_parts()} devices that hold them"
         )
 
+    _check_width(pool)
+
     def body(plan, x, pool):
         y, stats = each(plan, x, pool)
         load_E, dropped_K = jax.lax.psum((stats.load_E, stats.dropped_K), axes)
@@ -61,6 +64,22 @@ def serve(
         in_specs=(tokens, tokens, sharding.specs(pool, without=(FSDP,))),
         out_specs=(tokens, jax.P()),
     )(plan, x, pool)
+
+
+def _check_width(pool: Pool) -> None:
+    """Outputs are summed over the tensor axis, so each device must hold a slice of the width."""
+    parts = sharding.sizes().get(TENSOR, 1)
+
+    def check(name, leaf):
+        found = letters(name)
+        F = leaf.shape[found.index("F") - len(found)] if "F" in found else 0
+        if F % parts:
+            raise Mistake(
+                f"model.moe.experts.width={F}: must be divisible by the {parts} devices along "
+                "tensor"
+            )
+
+    map_named(check, pool.params)
 
 
 def _over_groups(function: Serve) -> Serve:

@@ -33,10 +33,15 @@ def test_the_run_is_the_same_experiment(experiments, arm, seed):
     assert text.startswith("from moe.attention import Attention\n")  # where no such file lies now
 
 
+JUDGED = {"verdict", "threshold", "p_holm", "comparisons"}  # by another rule then
+
+
 def same(then, now, path=""):
     """Every value of then, which may lack what is new."""
     if isinstance(then, dict):
         for key, value in then.items():
+            if key in JUDGED:
+                continue
             assert key in now, f"{path}/{key} is gone"
             same(value, now[key], f"{path}/{key}")
     elif isinstance(then, list):

@@ -34,8 +34,8 @@ def test_losses_and_differences_are_those_worked_by_hand(study):
     assert one["mean"] == pytest.approx(-0.1)
     assert (one["low"], one["high"]) == pytest.approx((-0.1 - half, -0.1 + half))
     assert one["by_seed"] == pytest.approx({"0": -0.10, "1": -0.11, "2": -0.09})
-    assert one["threshold"] == pytest.approx(0.02)
-    # -0.02, 0.01, -0.02: mean -0.01, sd sqrt(3e-4) = 0.0173; 0.01 < 0.0346.
+    assert one["effect"] == pytest.approx(-10)
+    # -0.02, 0.01, -0.02: mean -0.01, sd sqrt(3e-4) = 0.0173, t^2 = 1.
     assert arms["hash_balanced"]["difference"]["sd"] == pytest.approx(math.sqrt(3e-4))
     assert {arm: arms[arm]["verdict"] for arm in arms} == {
         "dense": "baseline",
@@ -47,17 +47,24 @@ def test_losses_and_differences_are_those_worked_by_hand(study):
     }
 
 
-def test_holm_counts_the_five_arms(study):
+def test_holm_counts_the_five_arms_and_the_two_contrasts(study):
     arms = load(study)["arms"]
     # Equal sds of 0.01 for four arms, so t^2 = 3 (mean / 0.01)^2 and p = 1 - sqrt(t^2 / (2 + t^2)).
-    # dense_total: t^2 = 1200, smallest of five, times 5. hash_random: t^2 = 147, fourth, times 2.
+    # dense_total: t^2 = 1200, smallest of seven, times 7; top2 and top1 come next, then
+    # hash_random: t^2 = 147, times 4.
     assert arms["dense_total"]["difference"]["p_holm"] == pytest.approx(
-        5 * (1 - math.sqrt(1200 / 1202))
+        7 * (1 - math.sqrt(1200 / 1202))
     )
     assert arms["hash_random"]["difference"]["p_holm"] == pytest.approx(
-        2 * (1 - math.sqrt(147 / 149))
+        4 * (1 - math.sqrt(147 / 149))
     )
-    assert {arms[arm]["difference"]["comparisons"] for arm in arms if arm != "dense"} == {5}
+    # hash_balanced - top1: 0.08, 0.12, 0.07, mean 0.09, variance 0.0007, t^2 = 34.7, p = 0.028,
+    # the fifth, times 3.
+    one = arms["hash_balanced"]["difference_to_learned"]
+    t2 = 3 * 0.09**2 / 0.0007
+    assert one["p_holm"] == pytest.approx(3 * (1 - math.sqrt(t2 / (2 + t2))))
+    assert one["low"] > 0 and one["verdict"] == "not told apart"
+    assert {arms[arm]["difference"]["comparisons"] for arm in arms if arm != "dense"} == {7}
     desks = arms["top1"]["desk_difference"]
     assert {one["comparisons"] for one in desks.values()} == {25}  # 5 arms x 5 desks
 
@@ -75,7 +82,7 @@ def test_position_and_hash_share_are_those_worked_by_hand(study):
     assert "hash_share" not in arms["top2"]
     one = arms["hash_random"]["difference_to_learned"]  # 0.04, 0.04, 0.01
     assert one["mean"] == pytest.approx(0.03)
-    assert one["comparisons"] == 2
+    assert one["comparisons"] == 7
 
 
 def test_results_hold_means_over_seeds_of_router_timing_and_curves(study):
@@ -118,16 +125,19 @@ def test_sentences_say_what_the_numbers_say(study):
     record = load(study)
     assert record["headline"][0] == (
         "At equal FLOPs per token, top1, top2 and hash_random end 0.070 to 0.130 nats per token "
-        "below dense, beyond the noise between seeds; hash_balanced cannot be told apart from "
-        "dense."
+        "below dense; hash_balanced cannot be told apart from dense."
     )
     assert record["headline"][1].startswith("At 3.00 × the FLOPs, dense_total ends 0.200")
     assert record["headline"][3] == (
-        "Fixed against learned routing: hash_random cannot be told apart from top1; hash_balanced "
-        "ends 0.090 above top1, keeping 0.10 of its gain (not after correction for 2 comparisons)."
+        "Token tables against a learned router: hash_random cannot be told apart from top1; "
+        "hash_balanced cannot be told apart from top1."
     )
     text = " ".join(record["findings"])
-    assert "top1 ends 0.1000 nats per token below dense (95 % interval −0.1248 to −0.0752" in text
+    assert (
+        "top1 ends 0.1000 nats per token below dense (95 % interval −0.1248 to −0.0752, 3 paired "
+        "seeds, 10.0 sd of the paired differences): p = 0.017 by a paired t test with Holm's "
+        "correction for 7 comparisons." in text
+    )
     assert "hash_balanced cannot be told apart from dense" in text
     assert "top1 0.50 (0.43 to 0.56)" in text
     assert "every arm ends below the unigram entropy (6.1000 nats)" in text

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from experiments.report.statistics import (
     bootstrap_interval,
+    corrected,
     fieller,
     holm,
     paired,
@@ -48,7 +50,7 @@ def test_paired_difference_by_hand():
     assert record.n == 3
     assert record.mean == pytest.approx(-0.1)
     assert record.sd == pytest.approx(0.01)
-    assert record.threshold == pytest.approx(0.02)
+    assert record.effect == pytest.approx(-10)
     half = T2 * 0.01 / math.sqrt(3)  # 0.0248414
     assert (record.low, record.high) == pytest.approx((-0.1 - half, -0.1 + half))
     # t = 0.1 / (0.01 / sqrt 3) = sqrt 300; p = 1 - t / sqrt(2 + t^2) = 1 - sqrt(300 / 302)
@@ -61,23 +63,61 @@ def test_paired_difference_by_hand():
 def test_one_seed_has_no_interval_and_no_partner_no_record():
     record = paired({0: 2.0}, {0: 1.0})
     assert record.mean == 1.0
-    assert [getattr(record, key) for key in ("sd", "low", "high", "p", "threshold")] == [None] * 5
+    assert [getattr(record, key) for key in ("sd", "low", "high", "p", "effect")] == [None] * 5
+    assert (record.p_holm, record.comparisons) == (None, 0)
     assert record.bootstrap_low is None
     assert record.verdict == "one seed"
     assert paired({0: 2.0}, {1: 1.0}) is None
 
 
-def test_verdict_needs_both_the_threshold_and_the_interval():
+def test_the_t_test_decides_and_not_the_number_of_sds():
     zero = dict.fromkeys(range(8), 0.0)
-    # sd 1, mean 2.2 > 2 sd, but half the interval is T2 / sqrt 3 = 2.48: zero is inside.
-    assert paired({0: 1.2, 1: 2.2, 2: 3.2}, zero).verdict == "not told apart"
-    # sd 1, mean 2.6 > 2.48 and > 2.
+    # sd 1, mean 2.2: t^2 = 3 * 2.2^2 = 14.52 with 2 degrees, p = 1 - sqrt(14.52 / 16.52) = 0.0625.
+    record = paired({0: 1.2, 1: 2.2, 2: 3.2}, zero)
+    assert record.p == pytest.approx(1 - math.sqrt(14.52 / 16.52))
+    assert record.verdict == "not told apart" and record.low < 0
+    # sd 1, mean 2.6: t^2 = 20.28, p = 1 - sqrt(20.28 / 22.28) = 0.046.
     assert paired({0: 1.6, 1: 2.6, 2: 3.6}, zero).verdict == "higher"
-    # Four at 0.5 and four at 2.5: mean 1.5, sd sqrt(8 / 7) = 1.07, half = 2.365 * 1.07 / sqrt 8
-    # = 0.894, so zero is outside; but 1.5 < 2 sd = 2.14.
+    # Four at 0.5 and four at 2.5: mean 1.5, sd sqrt(8 / 7) = 1.07, so 1.4 sd; the interval is
+    # 1.5 +- 2.365 * 1.07 / sqrt 8 = 0.606 to 2.394: eight seeds tell what three could not.
     record = paired({seed: 0.5 + 2.0 * (seed % 2) for seed in range(8)}, zero)
-    assert record.low > 0
-    assert record.verdict == "not told apart"
+    assert record.effect == pytest.approx(1.5 / math.sqrt(8 / 7))
+    assert record.low == pytest.approx(0.6063, abs=1e-4) and record.verdict == "higher"
+
+
+def test_a_family_is_judged_by_its_corrected_p():
+    one = paired({0: 1.6, 1: 2.6, 2: 3.6}, dict.fromkeys(range(3), 0.0))  # p 0.046, as above
+    assert (one.p_holm, one.comparisons, one.verdict) == (one.p, 1, "higher")
+    two = corrected({"a": one, "b": one, "gone": None})
+    assert two["a"].p_holm == pytest.approx(2 * one.p)  # 0.092
+    assert (two["a"].comparisons, two["a"].verdict) == (2, "not told apart")
+    assert two["gone"] is None
+    single = paired({0: 2.0}, {0: 1.0})
+    assert corrected({"a": one, "b": single})["a"].verdict == "higher"  # one seed is no test
+    assert corrected({"b": single})["b"].verdict == "one seed"
+
+
+def drawn(effect, n, comparisons, draws):
+    """How often anything is told apart among differences of n seeds with sd 1, by simulation."""
+    values = np.random.default_rng(n).normal(effect, 1.0, (draws, comparisons, n)).tolist()
+    told = [min(holm(dict(enumerate(map(t_test, family)))).values()) < 0.05 for family in values]
+    return sum(told) / draws
+
+
+@pytest.mark.parametrize(("n", "power"), [(3, 0.47), (5, 0.91), (10, 1.0)])
+def test_power_grows_with_seeds(n, power):
+    """A true effect of 2 sd: the power of the t test at 5 % from the noncentral t distribution.
+
+    More than twice the sd of the sample was asked for once: 0.58 at five seeds, 0.55 at ten.
+    """
+    assert drawn(2.0, n, 1, 2000) == pytest.approx(power, abs=4 * math.sqrt(0.25 / 2000))
+
+
+@pytest.mark.parametrize("comparisons", [1, 7])
+def test_where_nothing_differs_one_study_in_twenty_says_so(comparisons):
+    # Independent comparisons: Holm tells one where the least p is below 0.05 / 7, so
+    # 1 - (1 - 0.05 / 7)^7 = 0.0489; 4 standard errors of 2000 draws are 0.02.
+    assert drawn(0.0, 4, comparisons, 2000) == pytest.approx(0.05, abs=0.02)
 
 
 def test_equal_differences_are_certain_and_equal_runs_are_not_different():

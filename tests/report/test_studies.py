@@ -80,10 +80,8 @@ def directory(toy, tmp_path_factory):
 
 def test_its_headline_answers_by_cost_and_by_what_it_declares(directory):
     assert load(directory)["headline"] == [
-        "At equal FLOPs per token, x-1 ends 0.100 nats per token below zz, beyond the noise "
-        "between seeds.",
-        "At 2.00 × the FLOPs, Früh ends 0.200 nats per token below zz, beyond the noise between "
-        "seeds.",
+        "At equal FLOPs per token, x-1 ends 0.100 nats per token below zz.",
+        "At 2.00 × the FLOPs, Früh ends 0.200 nats per token below zz.",
         "Narrow against wide: x-1 ends 0.100 above Früh, keeping 0.50 of its gain.",
     ]
 
@@ -92,7 +90,7 @@ def test_its_contrasts_scales_and_caveats_are_in_the_numbers_and_sentences(direc
     record = load(directory)
     assert record["arm_order"] == ["zz", "x-1", "Früh"]
     one = record["arms"]["x-1"]
-    assert one["to_wide"]["mean"] == pytest.approx(0.1) and one["to_wide"]["comparisons"] == 1
+    assert one["to_wide"]["mean"] == pytest.approx(0.1) and one["to_wide"]["comparisons"] == 3
     assert one["way"]["value"] == pytest.approx(0.5) and record["arms"]["zz"]["way"] is None
     assert "to_wide" not in record["arms"]["zz"]
     assert any(

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 import numpy as np
@@ -18,7 +17,7 @@ import pytest
 from moe.checkpoint import places, restore
 from moe.checkpoint.format import open_orbax, read_record
 from moe.training import record
-from tests.fakes import compiled_once, gcs
+from tests.fakes import gcs
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 40
@@ -33,9 +32,6 @@ SETTINGS = [
     "model.model_width=32",
 ]
 
-FOLDER = tempfile.TemporaryDirectory()
-COMPILED = compiled_once.settings(FOLDER.name)
-
 pytestmark = pytest.mark.slow
 
 
@@ -48,7 +44,7 @@ def started(workdir, *more, **settings):
         return subprocess.Popen(
             [sys.executable, "tests/fakes/run.py", *words, *more],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **COMPILED, **settings},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **settings},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -18,7 +18,6 @@ from experiments.runner import run, workers
 from experiments.runner.request import Request
 from moe.analysis import ngram
 from moe.data import loader, tokenizer
-from tests.fakes import compiled_once
 from tests.fakes.data import SyntheticDataset
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -180,18 +179,17 @@ def command(workdir, *more):
 @pytest.mark.slow
 def test_the_same_command_twice_and_a_killed_one_give_the_same_results(tmp_path):
     whole, again, killed = (tmp_path / name for name in ("whole", "again", "killed"))
-    compiled = {**os.environ, **compiled_once.settings(tmp_path / "compiled")}
 
-    def run_it(workdir, env):
+    def run_it(workdir):
         words = command(workdir)
-        subprocess.run(words, cwd=ROOT, env=env, check=True, capture_output=True, timeout=600)
+        subprocess.run(words, cwd=ROOT, check=True, capture_output=True, timeout=600)
 
-    run_it(whole, None)
-    run_it(again, compiled)
+    run_it(whole)
+    run_it(again)
     assert without_times(whole) == without_times(again)
     # Killed with its processes, at a moment when something is saved and nothing is finished.
     started = subprocess.Popen(
-        command(killed), cwd=ROOT, env=compiled, stdout=subprocess.DEVNULL,
+        command(killed), cwd=ROOT, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 300
@@ -201,7 +199,7 @@ def test_the_same_command_twice_and_a_killed_one_give_the_same_results(tmp_path)
     os.killpg(started.pid, signal.SIGKILL)
     started.wait()
     assert not (killed / "results.json").exists()
-    run_it(killed, compiled)
+    run_it(killed)
     assert without_times(killed) == without_times(whole)
     table = (whole / "results.md").read_text()
     shutil.rmtree(whole / "figures")

@@ -1,21 +1,21 @@
 """The section of the page that says how sure each difference is: tests, ratios, every seed."""
 
-from experiments.report.page.markup import bullets, table
+from experiments.report.page.markup import Drawing, bullets, table
 from experiments.results.record import Comparison, Difference
 from experiments.text import interval, number, probability
 
 RULE = (
-    "<p>Arms are compared seed by seed: the same seed means the same order of training data. A "
-    "difference counts as beyond seed noise when it exceeds twice the standard deviation of the "
-    "paired differences <em>and</em> the 95&nbsp;% t interval of their mean leaves out zero. "
-    "Beside it stand the p value of the paired t test, Holm’s correction for the number of "
-    "comparisons with the same arm, and the paired bootstrap interval, which is too narrow below "
-    "about five seeds.</p>"
+    "<p>Arms are compared seed by seed: the same seed means the same order of training data. Two "
+    "arms are told apart when the p value of a paired t test, with Holm’s correction for all "
+    "comparisons of this table, is below 0.05; an interval is that of one comparison alone, so it "
+    "can leave out zero where the corrected test does not tell. Beside them stand the effect, "
+    "which is the mean difference over the standard deviation of the paired differences, and the "
+    "paired bootstrap interval, which is too narrow below about five seeds.</p>"
 )
 RATIOS = (
     "<p>Each of these is a ratio of differences in loss: how far an arm has come on the way from "
-    "one arm (0) to another (1). The interval is Fieller’s, and a ratio whose denominator is not "
-    "beyond seed noise is left undefined.</p>"
+    "one arm (0) to another (1). The interval is Fieller’s, and a ratio whose denominator "
+    "cannot be told from zero is left undefined.</p>"
 )
 
 
@@ -50,14 +50,23 @@ def _differences(comparison: Comparison) -> str:
             number(one.mean, sign=True),
             interval(one.low, one.high),
             interval(one.bootstrap_low, one.bootstrap_high),
-            number(one.threshold),
+            number(one.effect, 1, sign=True),
             probability(one.p).removeprefix("p = ").removeprefix("p "),
             probability(one.p_holm).removeprefix("p = ").removeprefix("p "),
             one.verdict,
         ]
         for arm, other, one in found
     ]
-    heads = ["Pair", "Interval", "Difference", "95 % t", "95 % bootstrap", "2 sd", "p", "p, Holm"]
+    heads = [
+        "Pair",
+        "Interval",
+        "Difference",
+        "95 % t",
+        "95 % bootstrap",
+        "Effect, sd",
+        "p",
+        "p, Holm",
+    ]
     title = "Paired differences in validation loss, nats per token"
     return table(title, [*heads, "Verdict"], lines, words=("Interval", "Verdict"))
 
@@ -73,7 +82,7 @@ def _forest(one: Difference, reach: float) -> str:
     line = ""
     if one.low is not None:
         line = f'<line x1="{x(one.low)}" x2="{x(one.high)}" y1="8" y2="8" class="bar"/>'
-    return (
+    return Drawing(
         '<svg class="forest" viewBox="0 0 110 16" aria-hidden="true">'
         f'<line x1="55" x2="55" y1="0" y2="16" class="zero"/>{line}'
         f'<circle cx="{x(one.mean)}" cy="8" r="3"/></svg>'

@@ -8,6 +8,10 @@ from experiments.results.record import Comparison
 from experiments.text import NONE
 
 
+class Drawing(str):
+    """A cell of a table that is HTML already."""
+
+
 def prose(text: str) -> str:
     """Escaped text whose numbers stay on one line with their unit."""
     text = re.sub(
@@ -41,8 +45,7 @@ def table(
 ) -> str:
     """A table whose first column heads the rows; columns named in `words` are aligned left.
 
-    Cells are escaped, except those that are drawings and so start with `<svg`. A column that has
-    nothing but dashes is left out.
+    Cells are escaped, drawings apart. A column that has nothing but dashes is left out.
     """
     kept = [i for i in range(len(heads)) if not i or any(row[i] not in ("", NONE) for row in body)]
     heads, body = [heads[i] for i in kept], [[row[i] for i in kept] for row in body]
@@ -52,7 +55,7 @@ def table(
     lines = []
     for first, *rest in body:
         cells = "".join(
-            f"<td{kind}>{cell if cell.startswith('<svg') else prose(cell)}</td>"
+            f"<td{kind}>{cell if isinstance(cell, Drawing) else prose(cell)}</td>"
             for cell, kind in zip(rest, kinds[1:], strict=True)
         )
         lines.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
