@@ -147,7 +147,7 @@ def _run_processes(
                 _finish(futures, workers, stopping)
             except BaseException as error:
                 broken = isinstance(error, concurrent.futures.process.BrokenProcessPool)
-                why = _killed(workers, tasks, doing) if broken else ""
+                why = _killed(_gone(workers), tasks, doing) if broken else ""
                 ask()
                 pool.shutdown(wait=False, cancel_futures=True)
                 at_once = isinstance(error, KeyboardInterrupt)  # a killed run resumes
@@ -199,10 +199,19 @@ def _busy(doing: Sequence[int]) -> set[int]:
     return {doing[n] for n in range(0, len(doing), 3) if doing[n + 2] != IDLE}
 
 
-def _killed(workers: Sequence[Any], tasks: Sequence[Task], doing: Sequence[int]) -> str:
+def _gone(workers: Sequence[Any]) -> list[Any]:
+    """Those that have ended, waited for: one dies for a moment before its exit code is there."""
+    ready = multiprocessing.connection.wait([process.sentinel for process in workers], 5)
+    ended = [process for process in workers if process.sentinel in ready]
+    for process in ended:
+        process.join(5)
+    return ended
+
+
+def _killed(ended: Sequence[Any], tasks: Sequence[Task], doing: Sequence[int]) -> str:
     """Which run of which process came to which end, in one line, and how to go on."""
     own = {doing[n]: (tasks[doing[n + 1]].arm, doing[n + 2]) for n in range(0, len(doing), 3)}
-    ends = {process.pid: process.exitcode for process in workers if process.exitcode}
+    ends = {process.pid: process.exitcode for process in ended if process.exitcode}
     told = {pid: code for pid, code in ends.items() if code != -signal.SIGTERM}  # as others are
     lines = []
     for pid, code in (told or ends).items():
