@@ -3,8 +3,8 @@
 import errno
 import os
 import pathlib
-import re
 
+from experiments.text import printable
 from moe.files import Failed, words
 from moe.registry import Mistake
 
@@ -36,27 +36,23 @@ def line(error: BaseException, workdir: object = None) -> str:
     """The error in one line; a full disk is told with its folder, which the system leaves out."""
     if _out_of_memory(error):
         text = f"out of memory: {words(error)[:300].rstrip('.') or 'the system gave none'}{_MEMORY}"
-        return printable(text + "; what is saved is kept, and the same command resumes")
+        return _shown(text + "; what is saved is kept, and the same command resumes")
     if not isinstance(error, OSError) or isinstance(error, Failed) or error.strerror is None:
-        return printable(words(error))
+        return _shown(words(error))
     where = error.filename or (f"--workdir={workdir}" if workdir else "")
     text = f"{where}: {error.strerror}" if where else f"[Errno {error.errno}] {error.strerror}"
     if error.errno in _NO_ROOM and workdir:
         text += "; what is saved is kept; the same command resumes"
-    return printable(text)
+    return _shown(text)
 
 
-def printable(text: str) -> str:
-    """The text as a terminal can show it on one line: no controls, and its middle left out."""
-    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", _escaped, text)
+def _shown(text: str) -> str:
+    """The text as a terminal can show it on one line: its controls escaped, its middle left out."""
+    text = printable(text).replace("\n", "\\n")
     if len(text) <= LONGEST:
         return text
     half = LONGEST // 2
     return f"{text[:half]} ... ({len(text):,} characters) ... {text[-half:]}"
-
-
-def _escaped(found: re.Match) -> str:
-    return found[0].encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def _inside(path: str | bytes, folder: object) -> bool:

@@ -166,7 +166,7 @@ def _folder(flag: str, given: str) -> pathlib.Path:
     except OSError as error:
         raise Mistake(f"--{flag}={given}: is no path here ({error.strerror})") from error
     if not there[0].is_dir():
-        kind = "is a file, not a folder" if there[0].is_file() else "is no folder"
+        kind = "is no folder" if there[0].is_symlink() else "is a file, not a folder"
         raise Mistake(f"--{flag}={given}: {there[0]} {kind}")
     if not os.access(there[0], os.W_OK):
         raise Mistake(f"--{flag}={given}: {there[0]} cannot be written to")

@@ -34,13 +34,13 @@ def run(request: Request, on_log: Callable[[str, int, dict], None] | None = None
     asked = Declaration.of(
         request.study, request.size, request.arms, request.seeds, request.overrides
     )
-    asked.joined(request.workdir)
     for task in tasks:
         for seed in task.seeds:
             _places(task, seed)
             _same_experiment(task, seed)
             _same_checkpoints(task, seed)
             _whole_result(task, seed)
+    asked.joined(request.workdir)
     if mesh is not None:
         on_log = on_log or (lambda arm, seed, row: None)
     left = [task for task in tasks if not all(map(task.finished, task.seeds))]

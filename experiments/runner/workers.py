@@ -21,6 +21,7 @@ from moe import files
 from moe.devices import processes
 from moe.registry import Mistake
 
+IDLE = -1  # in the place of a seed
 _ASKED: list[int] = []  # the signals that this process got, if it is one of those below
 
 
@@ -116,16 +117,22 @@ def _run_processes(
 ) -> None:
     """Runs the tasks in `jobs` processes; the first that fails stops the others, then raises."""
     context = multiprocessing.get_context("spawn")
-    rows, cores, stop = context.Queue(), context.Queue(), context.Event()
-    doing = context.RawArray("q", 3 * jobs)  # of each process: its number, its task, its seed
+    rows, cores = context.Queue(), context.Queue()
+    # Without locks, which a process that is killed would keep: whether to stop; and of each
+    # process its number, its task, and its seed or IDLE.
+    stop, doing = context.RawValue("b", False), context.RawArray("q", 3 * jobs)
     for j in range(jobs):
         cores.put(j)
     # A process cannot end before its rows are read, so a thread reads whatever else happens here.
     reader = threading.Thread(target=progress.read, args=(rows,), daemon=True)
     reader.start()
-    stopping.also = stop.set
+
+    def ask():
+        stop.value = True
+
+    stopping.also = ask
     if stopping.asked:
-        stop.set()
+        ask()
     try:
         with (
             huge_pages.in_new_processes(),
@@ -137,17 +144,17 @@ def _run_processes(
                 futures = [pool.submit(_work, task, n) for n, task in enumerate(tasks)]
             workers = multiprocessing.active_children()
             try:
-                _finish(futures, stopping)
-            except concurrent.futures.process.BrokenProcessPool as error:
-                _end(workers, seconds=30)
-                rows.cancel_join_thread()  # the one that was killed may have held the queue
-                raise files.Failed(_killed(workers, tasks, doing)) from error
+                _finish(futures, workers, stopping)
             except BaseException as error:
-                stop.set()
+                broken = isinstance(error, concurrent.futures.process.BrokenProcessPool)
+                why = _killed(_gone(workers), tasks, doing) if broken else ""
+                ask()
                 pool.shutdown(wait=False, cancel_futures=True)
                 at_once = isinstance(error, KeyboardInterrupt)  # a killed run resumes
-                _end(multiprocessing.active_children(), seconds=0 if at_once else 30)
-                rows.cancel_join_thread()
+                _end(workers, 0 if at_once else 30, doing)
+                rows.cancel_join_thread()  # one that was killed may have held the queue
+                if broken:
+                    raise files.Failed(why) from error
                 raise
     finally:
         stopping.also = lambda: None
@@ -155,29 +162,56 @@ def _run_processes(
         reader.join(timeout=5)
 
 
-def _finish(futures: Sequence[concurrent.futures.Future], stopping: interrupts.Stopping) -> None:
-    """Waits for all; raises Mistake, one line, for the first that made a mistake."""
+def _finish(
+    futures: Sequence[concurrent.futures.Future],
+    workers: Sequence[Any],
+    stopping: interrupts.Stopping,
+) -> None:
+    """Waits for all; raises Mistake, one line, for the first that made a mistake.
+
+    Raises BrokenProcessPool when a process is gone. The pool says so by itself, but not always.
+    """
+    left = set(futures)
     try:
-        for future in concurrent.futures.as_completed(futures):
-            if mistake := future.result():
-                raise Mistake(mistake)
+        while left:
+            ended, left = concurrent.futures.wait(left, 1, concurrent.futures.FIRST_COMPLETED)
+            for future in ended:
+                if mistake := future.result():
+                    raise Mistake(mistake)
+            if any(process.exitcode for process in workers):
+                raise concurrent.futures.process.BrokenProcessPool
     except concurrent.futures.process.BrokenProcessPool:
         if not stopping.asked:  # a process that got the signal before it could listen
             raise
 
 
-def _end(processes: Sequence[multiprocessing.Process], seconds: float) -> None:
-    """Waits for processes that were told to stop, then kills those that hang in a library."""
+def _end(workers: Sequence[Any], seconds: float, doing: Sequence[int]) -> None:
+    """Waits for processes that were told to stop and have something to save, then kills all."""
     deadline = time.monotonic() + seconds
-    for process in processes:
-        process.join(max(0, deadline - time.monotonic()))
+    for process in workers:
+        while time.monotonic() < deadline and process.pid in _busy(doing) and process.is_alive():
+            process.join(0.1)
         process.kill()
 
 
-def _killed(workers: Sequence[Any], tasks: Sequence[Task], doing: Sequence[int]) -> str:
+def _busy(doing: Sequence[int]) -> set[int]:
+    """The processes that have a run."""
+    return {doing[n] for n in range(0, len(doing), 3) if doing[n + 2] != IDLE}
+
+
+def _gone(workers: Sequence[Any]) -> list[Any]:
+    """Those that have ended, waited for: one dies for a moment before its exit code is there."""
+    ready = multiprocessing.connection.wait([process.sentinel for process in workers], 5)
+    ended = [process for process in workers if process.sentinel in ready]
+    for process in ended:
+        process.join(5)
+    return ended
+
+
+def _killed(ended: Sequence[Any], tasks: Sequence[Task], doing: Sequence[int]) -> str:
     """Which run of which process came to which end, in one line, and how to go on."""
     own = {doing[n]: (tasks[doing[n + 1]].arm, doing[n + 2]) for n in range(0, len(doing), 3)}
-    ends = {process.pid: process.exitcode for process in workers if process.exitcode}
+    ends = {process.pid: process.exitcode for process in ended if process.exitcode}
     told = {pid: code for pid, code in ends.items() if code != -signal.SIGTERM}  # as others are
     lines = []
     for pid, code in (told or ends).items():
@@ -225,11 +259,13 @@ def _work(task: Task, n: int) -> str | None:
 
     send(task.seeds[0], {"kind": "begun"})
     try:
-        run_task(task, send, lambda: bool(_ASKED) or _STOP.is_set())
+        run_task(task, send, lambda: bool(_ASKED) or bool(_STOP.value))
     except Exception as error:
         if not is_mistake(error, task.workdir):
             raise
         return f"{task.arm}: {line(error, task.workdir)}"
+    finally:
+        _DOING[_PLACE] = os.getpid(), n, IDLE
     return None
 
 

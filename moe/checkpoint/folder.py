@@ -1,5 +1,6 @@
 """Where checkpoints lie: folders of files, each under a name. `Bucket` has the same methods."""
 
+import errno
 import os
 import pathlib
 
@@ -55,8 +56,11 @@ class Folder:
         return found
 
     def read(self, name: object, file: str) -> str:
-        """The text of a file; raises OSError when there is none."""
-        return text(self.path / str(name) / file)
+        """The text of a file; raises FileNotFoundError when there is none, else as `text`."""
+        path = self.path / str(name) / file
+        if not os.path.lexists(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return text(path)
 
     def write(self, name: object, file: str, text: str) -> None:
         """Writes a file."""

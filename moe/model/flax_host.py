@@ -6,7 +6,6 @@ such routers without one.
 
 import jax
 from flax import linen, nnx
-from jax.core import Tracer
 
 from moe.data.counts import Corpus
 from moe.model.layer import Aux, MoE

@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from moe.data.counts import Corpus
 from moe.devices import sharding

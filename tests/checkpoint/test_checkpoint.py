@@ -43,6 +43,15 @@ def test_the_best_is_known_after_a_restart(tmp_path):
     assert written(tmp_path, {3: 4.0, 4: 2.0}, keep_last=1) == [0, 1, 4]
 
 
+def test_plain_files_named_like_what_a_kill_leaves_are_cleared(tmp_path):
+    """A folder of that name could not be removed as one, at every start again."""
+    for name in ("4.orbax-checkpoint-tmp-1", "4.deleted", "3.deleted"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "5.deleted").symlink_to(tmp_path.parent)  # only the link goes
+    assert written(tmp_path, {3: 1.0, 4: 2.0, 5: 3.0}, keep_last=1, keep_best=0) == [5]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["5"] and tmp_path.is_dir()
+
+
 def test_a_step_is_saved_once(tmp_path):
     folder = history.Checkpoints(tmp_path, MINE)
     folder.save(3, state(3))

@@ -114,7 +114,7 @@ def test_long_runs_are_cut_without_loss(text, times, run):
 
 
 @QUICK
-@given(st.integers(0, 2**32 - 1), st.integers(0, 10**6), st.sampled_from([1, 2, 3, 4, 6, 12]))
+@given(st.integers(0, 2**31 - 1), st.integers(0, 10**6), st.sampled_from([1, 2, 3, 4, 6, 12]))
 def test_any_number_of_processes_sees_the_same_batch(seed, step, count):
     dataset = small()
     parts = [dataset.batch(seed, step, 12, rows) for rows in np.split(np.arange(12), count)]

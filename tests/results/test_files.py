@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from experiments.results.declaration import Declaration
-from experiments.results.result import Result
+from experiments.results.result import Result, finite
 from experiments.studies.contract import Scale
 from moe import registry
 from moe.registry import Mistake
@@ -68,7 +68,14 @@ def test_other_settings_are_refused(asked, tmp_path):
         dataclasses.replace(asked, overrides=()).write(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"arms": 3, "seeds": []}', '{"arms": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[]", '{"arms": 3, "seeds": []}', '{"arms": {}}', '{"arms": {}, "seeds": [NaN]}'),
+        *('{"arms": {}, "seeds": ["0"]}', '{"arms": {}, "seeds": [-1]}', "[" * 100_000, "\xff"),
+        *('{"arms": {"../x": ""}, "seeds": []}', '{"arms": {"a": 3}, "seeds": []}'),
+    ],
+)
 def test_a_damaged_file_stops_a_run_in_one_line(asked, tmp_path, text):
     (tmp_path / "study.json").write_text(text)
     with pytest.raises(Mistake, match=r"study\.json: is damaged .*; repair or remove it") as error:
@@ -86,6 +93,30 @@ def test_a_damaged_declaration_is_one_line(asked, tmp_path, damage):
     (tmp_path / "study.json").write_text(json.dumps(content))
     with pytest.raises(Mistake, match=r"study\.json: not as a study run writes it"):
         Declaration.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc", "a\0b", "a" * 300])
+def test_arms_are_names_of_folders(name, asked, tmp_path):
+    content = asked.content() | {"arms": {name: "a line"}}
+    (tmp_path / "study.json").write_text(json.dumps(content))
+    with pytest.raises(Mistake, match="which is no name of a folder"):
+        Declaration.read(tmp_path)
+
+
+def test_a_result_is_strict_json(tmp_path):
+    """A run that took no step has no median; NaN, which no other reader takes, was written."""
+    expected = {"study": "dense_topk_hash", "size": "tiny", "arm": "top2", "seed": 0}
+    timing = {"step_s": float("nan"), "goodput": 0.5}
+    dataclasses.replace(Result.read(RESULT, expected), timing=timing).write(tmp_path)
+    assert "NaN" not in (tmp_path / "result.json").read_text()
+    assert Result.read(tmp_path / "result.json", expected).timing == {
+        "step_s": None,
+        "goodput": 0.5,
+    }
+
+
+def test_a_number_that_no_float_holds_is_not_finite():
+    assert finite(10**300) and not finite(10**400) and not finite(float("nan")) and not finite("1")
 
 
 def test_a_result_of_another_run_is_refused():

@@ -51,8 +51,7 @@ def test_the_line_names_the_run_and_the_signal(ends, line):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
-def test_a_process_that_is_killed_is_one_line(number, tmp_path):
+def test_a_process_that_is_killed_is_one_line(tmp_path):
     words = ["run", "dense_topk_hash", f"--workdir={tmp_path}", "--arms=dense,top1", "--seeds=3"]
     words += ["--jobs=2", *(f"--set={assignment}" for assignment in SMALL)]
     started = subprocess.Popen(
@@ -67,14 +66,11 @@ def test_a_process_that_is_killed_is_one_line(number, tmp_path):
     while not (tmp_path / "top1/seed3/metrics.jsonl").exists():
         assert time.monotonic() < deadline and started.poll() is None
         time.sleep(0.1)
-    os.kill(trainer(started.pid, tmp_path / "top1/seed3/.lock"), number)
+    os.kill(trainer(started.pid, tmp_path / "top1/seed3/.lock"), signal.SIGKILL)
     out, err = started.communicate(timeout=200)
     assert (started.returncode, out) == (2, "")
-    name = number.name
     last = err.splitlines()[-1]
-    assert last.startswith(
-        f"error: top1 seed 3: its process was killed by {name} (signal {number:d}"
-    )
+    assert last.startswith("error: top1 seed 3: its process was killed by SIGKILL (signal 9), most")
     assert last.endswith(AGAIN) and "Traceback" not in err
 
 

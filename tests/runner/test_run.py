@@ -230,13 +230,13 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
 
 @pytest.mark.slow
 def test_an_arm_that_fails_stops_the_others_and_is_told(tmp_path):
-    (tmp_path / "dense/seed0").mkdir(parents=True)
-    (tmp_path / "dense/seed0/checkpoints").write_text("a file where a folder must be")
+    (tmp_path / "dense/seed0/.lock").mkdir(parents=True)  # seen when the run takes its folder
     more = ["--set=train.steps=100000", "--set=train.log_every=1"]
     found = subprocess.run(
         command(tmp_path, *more), cwd=ROOT, capture_output=True, text=True, timeout=300
     )
-    assert found.returncode != 0 and "checkpoints" in found.stderr
+    assert found.returncode == 2
+    assert found.stderr.splitlines()[-1].startswith(f"error: dense: {tmp_path}/dense/seed0/.lock: ")
     assert not list(tmp_path.glob("*/*/result.json"))
 
 
