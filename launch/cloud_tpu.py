@@ -73,12 +73,14 @@ esac
         pack = f"{self.name}.tar.gz"
         command = (
             "if grep -qs launch.again /proc/$(cat moe/moe.pid 2>/dev/null)/cmdline; then "
-            f'echo "runs already: moe/moe.log"; else mkdir -p moe && tar -xzf {pack} -C moe && '
+            f'echo "runs already: moe/run.log"; else mkdir -p moe && tar -xzf {pack} -C moe && '
             f"cd moe && {start}; fi"
         )
         ssh = self.gcloud("tpu-vm", "ssh", self.name, "--worker=all", f"--command={command}")
         copy = f'"$folder/{pack}" {self.name}: --worker=all'
-        log = self.gcloud("tpu-vm", "ssh", self.name, "--worker=0", "--command=tail -f moe/moe.log")
+        log = self.gcloud(
+            "tpu-vm", "ssh", self.name, "--worker=0", "--command=tail -f moe/run.log"
+        )
         return (
             f"{HEAD}{copied(f'$folder/{pack}')}{self.create()}"
             f"{self.gcloud('tpu-vm', 'scp')} {copy}\n{ssh}\n"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # On a host, in the copied folder: launch/host.sh WITH CRASHES WORDS... sets up .venv as `make install
 # WITH=...` does, with a Python of its own, and starts `python -m experiments WORDS` in the background,
-# where it goes on when the connection ends: output in moe.log, its process in moe.pid.
+# where it goes on when the connection ends: output in run.log, its process in moe.pid.
 set -euo pipefail
 with=$1 crashes=$2
 shift 2
@@ -13,6 +13,6 @@ files=(-r requirements.txt)
 for name in $with; do files+=(-r "requirements-$name.txt"); done
 .venv/bin/python -m pip install --quiet -c constraints/py312.txt "${files[@]}"
 setsid nohup .venv/bin/python -m launch.again "--crashes=$crashes" -- \
-    .venv/bin/python -m experiments "$@" >> moe.log 2>&1 < /dev/null &
+    .venv/bin/python -m experiments "$@" >> run.log 2>&1 < /dev/null &
 echo $! > moe.pid
-echo "started: moe/moe.log"
+echo "started: moe/run.log"

@@ -1,40 +1,44 @@
 """Whether training fits the memory that is there, by formula, before anything compiles."""
 
+from __future__ import annotations
+
+import contextlib
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.results.folder import Task
 from moe import files
 from moe.registry import Mistake
 
+if TYPE_CHECKING:  # it imports JAX
+    from moe.devices.mesh import Mesh
+
 _GROUPS = pathlib.Path("/sys/fs/cgroup")
 
 
-def check(tasks: Sequence[Task], count: int, devices: int) -> None:
+def check(tasks: Sequence[Task], count: int, mesh: Mesh | None) -> None:
     """Raises Mistake, one line with the bytes, unless the first tasks fit the memory.
 
     Args:
       tasks: dearest first; as many as `count` of them train at the same time.
-      devices: of the mesh; a model is at best split evenly over them.
+      mesh: what each trains on; None is one device. The devices of a CPU share its memory.
     """
     import jax
 
-    from moe.cost.account import account
-
-    first = tasks[:count]
-    needed = {task.arm: _needed(task.experiment, account(task.experiment)) for task in first}
-    device = jax.local_devices()[0]
+    first, device = tasks[:count], jax.local_devices()[0]
     if device.platform == "cpu":
-        place, there, parts = "on this machine", free(), jax.process_count()
+        place, there, own = "on this machine", free(), jax.process_count()
+        copies = mesh.size // own if mesh else 1
     else:
-        place, there, parts = "on each device", _of_device(device), devices
-    asked = sum(sum(part.values()) for part in needed.values()) / parts
+        place, there, copies = "on each device", _of_device(device), 1
+    needed = {task.arm: _needed(task.experiment, mesh, copies) for task in first}
+    asked = sum(sum(parts.values()) for parts in needed.values())
     if there is None or asked <= there:
         return
     arm = max(needed, key=lambda arm: sum(needed[arm].values()))
     what = f"{len(first)} runs at the same time" if len(first) > 1 else f"training {arm}"
-    most = ", ".join(f"{part} {_gb(n / parts)}" for part, n in needed[arm].items())
+    most = ", ".join(f"{part} {_gb(n)}" for part, n in needed[arm].items())
     of = f" of {arm}" * (len(first) > 1)
     raise Mistake(
         f"memory: {what} takes about {_gb(asked)} ({most}{of}), {_gb(there)} are free {place}; "
@@ -42,11 +46,13 @@ def check(tasks: Sequence[Task], count: int, devices: int) -> None:
     )
 
 
-def _needed(experiment: Any, found: Any) -> dict[str, float]:
-    """Bytes by part; of activations that are computed again, those of one layer."""
-    layers = 1 if experiment.model.remat == "none" else experiment.model.num_layers
-    parts = dict(found.memory_bytes)
-    return parts | {"activations": parts["activations"] / layers}
+def _needed(experiment: Any, mesh: Mesh | None, copies: int) -> dict[str, int]:
+    """Bytes by part, of so many devices."""
+    from moe.cost.memory import in_training
+    from moe.devices.mesh import planned
+
+    with planned(mesh) if mesh else contextlib.nullcontext():
+        return {part: count * copies for part, count in in_training(experiment).items()}
 
 
 def _advice(parts: Mapping[str, float], count: int) -> str:

@@ -46,7 +46,7 @@ def run(request: Request, on_log: Callable[[str, int, dict], None] | None = None
     left = [task for task in tasks if not all(map(task.finished, task.seeds))]
     if request.memory == "check" and left:
         count = workers.side_by_side(tasks, request.jobs, on_log)
-        memory.check(left, count, mesh.size if mesh else 1)
+        memory.check(left, count, mesh)
     with contextlib.ExitStack() as held:
 
         def begin():

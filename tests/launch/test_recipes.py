@@ -83,7 +83,7 @@ def test_tracked_files_travel_as_they_are_and_what_runs_stays_behind(cloud):
     again = '*launch.again*) echo "$@" > started; exec -a launch.again /bin/sleep 60 ;; esac'
     cloud.answers("python3", uv + again)
     code, said, _ = cloud.runs(TpuVm(name="t"), WORDS)
-    assert code == 0 and "started: moe/moe.log" in said, said
+    assert code == 0 and "started: moe/run.log" in said, said
     names = set(tarfile.open(host / "t.tar.gz").getnames())
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
     files = {name for name in names if not (host / "moe" / name).is_dir()}
@@ -103,7 +103,7 @@ def test_tracked_files_travel_as_they_are_and_what_runs_stays_behind(cloud):
     pid = int((host / "moe/moe.pid").read_text())
     try:
         code, said, _ = cloud.runs(TpuVm(name="t"), WORDS)
-        assert code == 0 and "runs already: moe/moe.log" in said and "launch.again" not in said
+        assert code == 0 and "runs already: moe/run.log" in said and "launch.again" not in said
     finally:
         subprocess.run(["kill", str(pid)], check=True)  # it outlived the script
 

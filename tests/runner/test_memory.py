@@ -11,7 +11,8 @@ from experiments.results.folder import Task
 from experiments.runner import memory
 from experiments.runner.mistakes import is_mistake, line
 from moe import files
-from moe.cost.account import account
+from moe.cost.memory import in_training
+from moe.devices.mesh import Mesh, planned
 from moe.registry import Mistake
 from tests.training.test_train import experiment
 
@@ -29,26 +30,26 @@ def task(arm, tmp_path, **model):
 
 
 def asked(*tasks):
-    return sum(sum(account(one.experiment).memory_bytes.values()) for one in tasks)
+    return sum(sum(in_training(one.experiment).values()) for one in tasks)
 
 
 def test_a_run_is_refused_one_byte_above_what_is_free(tmp_path, monkeypatch):
     one = task("dense", tmp_path)
     monkeypatch.setattr(memory, "free", lambda: asked(one))
-    memory.check([one], 1, devices=1)
+    memory.check([one], 1, None)
     monkeypatch.setattr(memory, "free", lambda: asked(one) - 1)
     with pytest.raises(Mistake, match="^memory: training dense takes about 0.0 GB .parameters 0.0"):
-        memory.check([one], 1, devices=1)
+        memory.check([one], 1, None)
     monkeypatch.setattr(memory, "free", lambda: None)  # a system that does not say
-    memory.check([one], 1, devices=1)
+    memory.check([one], 1, None)
 
 
 def test_runs_side_by_side_share_what_is_free(tmp_path, monkeypatch):
     tasks = [task(arm, tmp_path) for arm in ("a", "b", "c")]
     monkeypatch.setattr(memory, "free", lambda: asked(*tasks[:2]))
-    memory.check(tasks, 2, devices=1)
+    memory.check(tasks, 2, None)
     with pytest.raises(Mistake, match="^memory: 3 runs at the same time .*lower --jobs, .*ignore$"):
-        memory.check(tasks, 3, devices=1)
+        memory.check(tasks, 3, None)
 
 
 def test_what_to_lower_is_what_is_large(tmp_path, monkeypatch):
@@ -56,35 +57,34 @@ def test_what_to_lower_is_what_is_large(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "free", lambda: 10**9)
     wide = task("wide", tmp_path, model_width=2**20)
     with pytest.raises(Mistake, match="lower model.model_width, model.num_layers or the number of"):
-        memory.check([wide], 1, devices=1)
+        memory.check([wide], 1, None)
     long = task("long", tmp_path)
     train = dataclasses.replace(long.experiment.train, batch=2**20)
     long = dataclasses.replace(long, experiment=dataclasses.replace(long.experiment, train=train))
     with pytest.raises(Mistake, match="lower train.batch or data.sequence_length, raise train.acc"):
-        memory.check([long], 1, devices=1)
+        memory.check([long], 1, None)
 
 
-def test_activations_that_are_computed_again_count_once_a_layer(tmp_path, monkeypatch):
-    kept, again = task("a", tmp_path), task("a", tmp_path, remat="period")
-    parts = account(kept.experiment).memory_bytes
-    layers = kept.experiment.model.num_layers
-    rest = asked(kept) - parts["activations"]
-    monkeypatch.setattr(memory, "free", lambda: rest + parts["activations"] // layers + 1)
-    memory.check([again], 1, devices=1)
-    with pytest.raises(Mistake):
-        memory.check([kept], 1, devices=1)
-
-
-def test_an_accelerator_holds_its_share_of_the_mesh(tmp_path, monkeypatch):
-    one = task("dense", tmp_path)
-    limit = asked(one) // 4 + 1
-    chip = types.SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": limit})
+def test_what_a_mesh_splits_counts_once_on_a_cpu_and_by_its_share_on_an_accelerator(
+    tmp_path, monkeypatch
+):
+    """Eight devices of one CPU hold eight shares in the same memory; a chip holds its own."""
+    one, mesh = task("dense", tmp_path), Mesh(data=2, fsdp=2, tensor=2)
+    with planned(mesh):
+        share = asked(one)
+    assert asked(one) / 8 < share < asked(one)  # weights are split over four, gathered ones kept
+    monkeypatch.setattr(memory, "free", lambda: 8 * share)
+    memory.check([one], 1, mesh)
+    monkeypatch.setattr(memory, "free", lambda: 8 * share - 1)
+    with pytest.raises(Mistake, match="are free on this machine"):
+        memory.check([one], 1, mesh)
+    chip = types.SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": share})
     monkeypatch.setattr(jax, "local_devices", lambda: [chip])
-    memory.check([one], 1, devices=4)
+    memory.check([one], 1, mesh)
     with pytest.raises(Mistake, match="are free on each device"):
-        memory.check([one], 1, devices=2)
+        memory.check([one], 1, None)
     chip.memory_stats = lambda: None  # a driver that does not say
-    memory.check([one], 1, devices=2)
+    memory.check([one], 1, None)
 
 
 def test_a_control_group_leaves_less_than_the_machine(tmp_path):
