@@ -78,9 +78,7 @@ esac
         )
         ssh = self.gcloud("tpu-vm", "ssh", self.name, "--worker=all", f"--command={command}")
         copy = f'"$folder/{pack}" {self.name}: --worker=all'
-        log = self.gcloud(
-            "tpu-vm", "ssh", self.name, "--worker=0", "--command=tail -f moe/run.log"
-        )
+        log = self.gcloud("tpu-vm", "ssh", self.name, "--worker=0", "--command=tail -f moe/run.log")
         return (
             f"{HEAD}{copied(f'$folder/{pack}')}{self.create()}"
             f"{self.gcloud('tpu-vm', 'scp')} {copy}\n{ssh}\n"

@@ -14,10 +14,11 @@ import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from moe.registry import Mistake
 
+SEAL = "seal"  # the key under which a record has its own
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS}
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR}
 _WRONG_KIND = {errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.EMLINK}
@@ -195,25 +196,82 @@ def digest(path: pathlib.Path, kind: str = "sha256") -> str:
         return hashlib.file_digest(file, kind).hexdigest()
 
 
-def sealed(record: dict[str, Any]) -> str:
-    """A record as JSON with the SHA-256 of all that it says; its keys are texts."""
-    return json.dumps({**record, "seal": _seal(record)})
+def sealed(record: dict[str, Any], after: str = "", indent: int | None = None) -> str:
+    """A record as strict JSON with the SHA-256 of all that it says; its keys are texts.
+
+    Args:
+      after: the seal of the record that it follows, which then is a part of its own.
+    """
+    record = _finite(record)
+    return json.dumps({**record, SEAL: _seal(record, after)}, indent=indent, allow_nan=False)
 
 
 def unsealed(text: str) -> dict[str, Any]:
     """The record that `sealed` wrote; raises Mistake where the text says anything else."""
     try:
         record = parsed(text)
-        seal = record.pop("seal")
-    except (ValueError, LookupError, TypeError, AttributeError):
-        record, seal = {}, None
-    if seal != _seal(record):
+    except ValueError:
+        record = None
+    return opened(record)
+
+
+def opened(record: Any) -> dict[str, Any]:
+    """A record without its seal; raises Mistake where the seal is not there or does not fit."""
+    said = dict(record) if isinstance(record, dict) else {}
+    if said.pop(SEAL, None) != _seal(said):
         raise Mistake("its seal does not fit: a part of it was changed or lost")
-    return record
+    return said
 
 
-def _seal(record: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+class Line(NamedTuple):
+    """A line of JSON lines.
+
+    Attributes:
+      number: from 1.
+      record: what it says without its seal; None where that is no object of JSON, or does not
+        follow from the line before: one of the two was changed, lost or doubled.
+      seal: that the next line follows; "" at the start, and after lines that have none.
+    """
+
+    number: int
+    text: str
+    record: dict[str, Any] | None
+    seal: str
+
+
+def lines(text: str) -> Iterator[Line]:
+    """The lines of a text of records, each `sealed` after the one before; empty ones left out.
+
+    So is a last line that was cut off. Lines without a seal are taken as they are, up to the first
+    that has one.
+    """
+    seal, whole = "", text.endswith("\n")
+    found = text.splitlines()
+    for number, line in enumerate(found, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = parsed(line)
+            own = record.pop(SEAL, "")
+        except (ValueError, TypeError, AttributeError):
+            if whole or number < len(found):
+                yield Line(number, line, None, seal)
+            continue
+        follows = own == _seal(record, seal) if own else not seal
+        seal = own if isinstance(own, str) else seal
+        yield Line(number, line, record if follows else None, seal)
+
+
+def broken(numbers: list[int]) -> str:
+    """What to say of lines that do not follow."""
+    return (
+        f"line {numbers[0]} does not follow from the line before: one of them was changed, lost or "
+        f"doubled; lines left out: {len(numbers)}"
+    )
+
+
+def _seal(record: dict[str, Any], after: str = "") -> str:
+    return hashlib.sha256((after + json.dumps(record, sort_keys=True)).encode()).hexdigest()
 
 
 def numbers(names: Iterable[str]) -> list[int]:

@@ -67,7 +67,7 @@ class Result:
         """Into the folder of its run, whole or not at all."""
         content = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         content["router"] = self.router and self.router.content()
-        files.write(directory / RESULT, files.strict(content, indent=1) + "\n")
+        files.write(directory / RESULT, files.sealed(content, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path, expected: Mapping[str, Any]) -> "Result":
@@ -107,7 +107,7 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise Mistake(error.why) from None
     if not isinstance(content, dict):
         raise Mistake("not a JSON object")
-    return content
+    return files.opened(content) if files.SEAL in content else content  # older ones have none
 
 
 def finite(value: object) -> bool:

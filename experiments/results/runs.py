@@ -96,11 +96,25 @@ def _run(directory: Path, arm: str, seed: int, declared: Declaration, problems: 
         expected = {"study": declared.study, "size": declared.size, "arm": arm, "seed": seed}
         try:
             result = Result.read(directory / path, expected)
+            _agree(result, evaluation)
         except Mistake as error:
+            result = None
             problems.append(f"{path.as_posix()}: {error}; left out")
+    if result is not None and result.finite and result.steps not in evaluation:
+        metrics = (place / folder.METRICS).as_posix()
+        problems.append(f"{metrics}: has no evaluation of the last step, {result.steps}")
     stopped = (directory / place / folder.DIVERGED).exists()
     status = DIVERGED if stopped and result is None else _status(result, train)
     return Run(arm, seed, status, result, train, evaluation)
+
+
+def _agree(result: Result, evaluation: dict[int, Point]) -> None:
+    """Raises Mistake when the curve ends in another loss than the result."""
+    last = evaluation.get(result.steps)
+    if last is not None and last.nats != result.val_loss:
+        raise Mistake(
+            f"val_loss={result.val_loss} where {folder.METRICS} has {last.nats} for the last step"
+        )
 
 
 def _status(result: Result | None, train: dict[int, Point]) -> str:
@@ -117,23 +131,19 @@ def _metrics(directory: Path, path: Path, problems: list[str]) -> tuple[dict, di
     if not os.path.lexists(directory / path):
         return {}, {}
     try:
-        lines = files.text(directory / path).split("\n")
+        text = files.text(directory / path)
     except files.Unreadable as error:
         problems.append(f"{path.as_posix()}: {error.why}; curve left out")
         return {}, {}
     bad = []
-    for number, text in enumerate(lines, start=1):
-        if not text.strip():
-            continue
+    for line in files.lines(text):
         try:
-            line = files.parsed(text)
-            curves[line["kind"]][int(line["step"])] = _point(line)
+            row = line.record or {}
+            curves[row["kind"]][int(row["step"])] = _point(row)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
-            if number < len(lines):  # the last line of a killed run may be cut short
-                bad.append(number)
+            bad.append(line.number)
     if bad:
-        what = f"line {bad[0]} is not a metrics line; {len(bad)} left out"
-        problems.append(f"{path.as_posix()}: {what}")
+        problems.append(f"{path.as_posix()}: {files.broken(bad)}")
     return curves["train"], curves["eval"]
 
 

@@ -100,6 +100,9 @@ def train(
             start = int(state.step)
             copy = checkpoints.place if checkpoint_directory else None
             log = MetricsLog(directory, start, watch, copy) if is_first() else NoLog()
+        every = experiment.train.log_every
+        for line in log.gaps(start // every * every):
+            on_log({"kind": "notice", "message": line})
         if restored is None:
             with clock("saving"):
                 checkpoints.save(0, state)

@@ -1,8 +1,10 @@
 """The record of a run: metrics as JSON lines, cut where a restart begins."""
 
 import contextlib
+import itertools
 import os
 import pathlib
+from collections.abc import Iterable, Iterator
 
 from moe import files
 from moe.checkpoint.bucket import Bucket
@@ -32,10 +34,11 @@ class MetricsLog:
         copy: where a second metrics.jsonl lies, which is taken where it has more of these rows.
         """
         self.path, self._copy = directory / NAME, copy
-        kept = max(
-            ([row for row in rows if row["step"] <= resume_step] for rows in self._found()), key=len
-        )
-        files.write(self.path, "".join(files.strict(row) + "\n" for row in kept))
+        kept = max((_until(text, resume_step) for text in self._found()), key=_count)
+        self._broken = [line.number for line in kept if not line.record]
+        self._last_step = max((line.record["step"] for line in kept if line.record), default=0)
+        self._seal = kept[-1].seal if kept else ""
+        files.write(self.path, "".join(map(_again, kept)))
         self._file = self.path.open("a", encoding="utf-8")
         self._sinks: list[Events | Wandb] = [Events(directory / "tensorboard", resume_step + 1)]
         if watch.wandb:
@@ -52,17 +55,33 @@ class MetricsLog:
         self._copy.write("", ID, f"{identity(path)}\n")
         return identity(path)
 
-    def _found(self) -> list[list[dict]]:
-        """The rows of this folder, and those of the copy if there is one."""
-        found = [read(self.path)]
+    def _found(self) -> list[str]:
+        """What stands in this folder, and in the copy if there is one."""
+        found = [_text(self.path)]
         if self._copy is not None:
             with contextlib.suppress(FileNotFoundError):
-                found.append(parsed(self._copy.read("", NAME)))
+                found.append(self._copy.read("", NAME))
         return found
 
+    def gaps(self, expected: int) -> Iterable[str]:
+        """What of the rows before the restart is not there, in lines.
+
+        Args:
+          expected: the step of the last row that there should be.
+        """
+        if self._broken:
+            yield f"{self.path}: {files.broken(self._broken)}"
+        if self._last_step < expected:
+            yield (
+                f"{self.path}: has no row after step {self._last_step}, and should have one of "
+                f"step {expected}; what is lost stays lost, training goes on"
+            )
+
     def write(self, row: dict) -> None:
-        """Appends one row and its numbers."""
-        self._file.write(files.strict(row) + "\n")
+        """Appends one row, sealed after the one before, and its numbers."""
+        text = files.sealed(row, self._seal)
+        self._seal = files.parsed(text)[files.SEAL]
+        self._file.write(text + "\n")
         self._file.flush()
         for sink in self._sinks:
             sink.write(row)
@@ -88,6 +107,11 @@ class MetricsLog:
 class NoLog:
     """The log of a process that leaves the record to another one."""
 
+    def gaps(self, expected: int) -> Iterable[str]:
+        """Nothing of which it knows."""
+        del expected
+        return ()
+
     def write(self, row: dict) -> None:
         """Drops the row."""
 
@@ -102,18 +126,36 @@ class NoLog:
 
 
 def read(path: pathlib.Path) -> list[dict]:
-    """The rows of a metrics.jsonl; a last line that was cut off is left out, no file is no rows."""
-    return parsed(files.raw(path).decode("utf-8", "replace")) if os.path.lexists(path) else []
+    """The rows of a metrics.jsonl that follow from each other; no file is no rows."""
+    return [line.record for line in _lines(_text(path)) if line.record]
 
 
-def parsed(text: str) -> list[dict]:
-    """The rows of JSON lines, up to the first that is none."""
-    rows = []
-    for line in text.splitlines():
-        try:
-            row = files.parsed(line)
-            _ = row["kind"], row["step"] + 0  # what every row has; a torn one may be JSON by chance
-        except (ValueError, TypeError, KeyError):
-            break
-        rows.append(row)
-    return rows
+def _text(path: pathlib.Path) -> str:
+    return files.raw(path).decode("utf-8", "replace") if os.path.lexists(path) else ""
+
+
+def _lines(text: str) -> Iterator[files.Line]:
+    """The lines; no record is in those that are no rows."""
+    for line in files.lines(text):
+        record = line.record or {}
+        row = "kind" in record and isinstance(record.get("step"), int)
+        yield line if row else line._replace(record=None)
+
+
+def _until(text: str, step: int) -> list[files.Line]:
+    """The lines before the first row that is later than the step."""
+    return list(
+        itertools.takewhile(
+            lambda line: line.record is None or line.record["step"] <= step, _lines(text)
+        )
+    )
+
+
+def _again(line: files.Line) -> str:
+    """The line as it was; one without a seal, of before, as strict JSON."""
+    plain = line.record and not line.seal
+    return (files.strict(line.record) if plain else line.text) + "\n"
+
+
+def _count(lines: list[files.Line]) -> int:
+    return sum(line.record is not None for line in lines)

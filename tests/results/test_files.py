@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 
 import pytest
@@ -22,12 +23,14 @@ def asked():
     return Declaration.of("dense_topk_hash", "tiny", ["top1", "dense"], [2, 0], ["train.steps=4"])
 
 
-def test_a_result_of_before_is_read_and_written_to_the_byte(tmp_path):
+def test_a_result_of_before_is_read_and_written_to_the_byte_but_for_a_seal(tmp_path):
     expected = {"study": "dense_topk_hash", "size": "tiny", "arm": "top2", "seed": 0}
     result = Result.read(RESULT, expected)
     assert result.finite and result.router.num_experts == 16
     result.write(tmp_path)
-    assert (tmp_path / "result.json").read_bytes() == RESULT.read_bytes()
+    text, seal = (tmp_path / "result.json").read_text().split(',\n "seal": ')
+    assert text + "\n}\n" == RESULT.read_text() and re.fullmatch(r'"[0-9a-f]{64}"\n}\n', seal)
+    assert Result.read(tmp_path / "result.json", expected) == result
 
 
 def test_a_study_of_before_has_what_the_registered_one_declares(tmp_path):

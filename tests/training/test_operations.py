@@ -171,9 +171,10 @@ def test_the_record_is_strict_json(tmp_path):
     log = record.MetricsLog(tmp_path, 2)
     log.write({"kind": "train", "step": 3, "loss": float("nan"), "router": {"drop": [np.inf, 0.5]}})
     log.close()
-    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == [
-        '{"kind": "train", "step": 1, "loss": null}',
-        '{"kind": "train", "step": 3, "loss": null, "router": {"drop": [null, 0.5]}}',
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [line.partition(', "seal"')[0].removesuffix("}") for line in lines] == [
+        '{"kind": "train", "step": 1, "loss": null',
+        '{"kind": "train", "step": 3, "loss": null, "router": {"drop": [null, 0.5]',
     ]
 
 
@@ -185,11 +186,16 @@ def test_weights_and_biases_not_installed_is_one_line(tmp_path, monkeypatch):
     assert asked.profiled() == (3, 5) and asked.wandb is None
 
 
-def test_a_record_of_garbage_is_cut_where_it_begins(tmp_path):
+def test_garbage_in_a_record_of_before_is_left_out_and_said(tmp_path):
+    """Rows of before have no seal; what is no row is none of them."""
     good = '{"kind": "train", "step": 1}\n'
     for bad in (b"\xff\xfe\n", b"[1]\n", b"12\n", b'{"kind": "train"}\n', b'{"step": "x"}\n'):
         (tmp_path / "metrics.jsonl").write_bytes(good.encode() + bad + good.encode())
-        assert record.read(tmp_path / "metrics.jsonl") == [{"kind": "train", "step": 1}]
+        assert record.read(tmp_path / "metrics.jsonl") == [{"kind": "train", "step": 1}] * 2
+        log = record.MetricsLog(tmp_path, resume_step=1)
+        log.close()
+        (line,) = log.gaps(expected=1)
+        assert "line 2 does not follow from the line before" in line
 
 
 def test_notices_are_printed(capsys):

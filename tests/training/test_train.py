@@ -183,7 +183,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     with pytest.raises(FloatingPointError, match="loss=nan at step 3 in .*lower optimizer.learn"):
         loop.train(run, DATASET, tmp_path, "text")
     row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
-    assert row["step"] == 3 and not np.isfinite(row["nats"])
+    assert row["step"] == 3 and row["nats"] is None
 
 
 def test_weight_decay_is_for_matrices_only():
@@ -232,7 +232,7 @@ def test_schedules_by_hand():
             {"optimizer": Optimizer(schedule=WarmupCosine(warmup=2.0))},
             r"optimizer.schedule.warmup=2.0: must be in \[0, 1\]",
         ),
-        ({"seed": -1}, "seed=-1: must be >= 0"),
+        ({"seed": -1}, r"seed=-1: must be in \[0, 2\^31\)"),
     ],
 )
 def test_impossible_experiments_are_one_line(change, line):
