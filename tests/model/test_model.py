@@ -252,7 +252,7 @@ def replaced(**changes):
 @pytest.mark.parametrize(
     ("model", "line"),
     [
-        (SMALL.clone(num_layers=0), "m.num_layers=0: must be >= 1"),
+        (SMALL.clone(num_layers=0), r"m.num_layers=0: must be in \[1, 4096\]"),
         (SMALL.clone(ffn=SwiGLU(0)), "m.ffn.width=0: must be >= 1"),
         (SMALL.clone(moe_layers=(1, 4)), r"m.moe_layers=\(1, 4\): must be rising .*num_layers=4\)"),
         (SMALL.clone(moe_layers=(3, 1)), r"m.moe_layers=\(3, 1\): must be rising .*num_layers=4\)"),

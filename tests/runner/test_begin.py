@@ -143,11 +143,11 @@ def test_a_home_is_found(tmp_path, monkeypatch):
 
 
 def test_memory_is_asked_before_text_and_can_be_ignored(tmp_path, synthetic, trained):
-    huge = "train.batch=1073741824"
+    huge = "train.batch=1073741824", "train.max_epochs=1e9"
     with pytest.raises(Mistake, match="^memory: training dense takes about .* --memory=ignore$"):
-        study(tmp_path / "runs", huge)
+        study(tmp_path / "runs", *huge)
     assert not (tmp_path / "runs").exists() and not trained
-    study(tmp_path / "runs", huge, memory="ignore")
+    study(tmp_path / "runs", *huge, memory="ignore")
     assert trained == [("dense", (0,))]
     with pytest.raises(Mistake, match="^--memory=maybe: must be check or ignore$"):
         study(tmp_path / "runs", memory="maybe")
