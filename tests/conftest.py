@@ -12,6 +12,7 @@ jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 jax.config.update("jax_num_cpu_devices", 8)  # must precede the first use of a device
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)  # tests compile more than they compute
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # so do the processes that they start
 FLAGS = ["--xla_cpu_parallel_codegen_split_count=1"]  # a process for each core compiles already
 if jax.__version_info__ < (0, 11):  # later ones know no such flag
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # a third quicker

@@ -1,7 +1,6 @@
 """Faults with real processes and real signals: what is left is what an undisturbed run leaves."""
 
 import contextlib
-import json
 import os
 import pathlib
 import random
@@ -14,6 +13,7 @@ import time
 import numpy as np
 import pytest
 
+from moe import files
 from moe.checkpoint import places, restore
 from moe.checkpoint.format import open_orbax, read_record
 from moe.training import record
@@ -79,15 +79,15 @@ def left(workdir):
     run = workdir / "top1/seed0"
     timed = ("tokens_per_s", "mfu")
     rows = [
-        {k: v for k, v in json.loads(line).items() if k not in timed}
-        for line in (run / "metrics.jsonl").read_text().splitlines()
+        {k: v for k, v in row.items() if k not in timed}
+        for row in record.read(run / "metrics.jsonl")
     ]
-    result = json.loads((run / "result.json").read_text())
+    result = files.unsealed((run / "result.json").read_text())
     del result["timing"], result["environment"]["commit"]  # somebody may commit meanwhile
     orbax = open_orbax()
-    record = read_record(orbax, places.at(run / "checkpoints"), STEPS)
+    saved = read_record(orbax, places.at(run / "checkpoints"), STEPS)
     orbax.close()
-    return rows, result, record["leaves"], places.at(run / "checkpoints").steps()
+    return rows, result, saved["leaves"], places.at(run / "checkpoints").steps()
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,9 @@ def test_who_stopped_the_runs_is_the_exit_code(number, code):
             os.kill(os.getpid(), number)
 
 
+LONG = ["--set", "train.steps=1_000_000", "--set", "train.max_epochs=1000"]
+
+
 def test_signals_ask_first_and_then_stop(monkeypatch):
     monkeypatch.setattr(interrupts.os, "write", lambda place, text: None)
     before = signal.getsignal(signal.SIGTERM)
@@ -75,7 +78,16 @@ def test_an_interrupted_run_saves_and_the_second_time_ends_at_once(times, tmp_pa
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits "ignore"
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "experiments", *words, "--set", "train.steps=1_000_000"],
+            [
+                sys.executable,
+                "-m",
+                "experiments",
+                *words,
+                "--set",
+                "train.steps=1_000_000",
+                "--set",
+                "train.max_epochs=1000",
+            ],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -172,21 +172,19 @@ def command(workdir, *more):
     sets = [f"--set={assignment}" for assignment in SMALL + ["train.steps=30"]]
     return [
         sys.executable, "-m", "experiments", "run", "dense_topk_hash", f"--workdir={workdir}",
-        "--arms=dense,hash_balanced", "--seeds=0,1", *sets, *more,
+        "--arms=dense,hash_balanced", "--seeds=0", *sets, *more,
     ]  # fmt: skip
 
 
 @pytest.mark.slow
-def test_the_same_command_twice_and_a_killed_one_give_the_same_results(tmp_path):
-    whole, again, killed = (tmp_path / name for name in ("whole", "again", "killed"))
+def test_the_same_command_and_a_killed_one_give_the_same_results(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
 
     def run_it(workdir, **settings):
         words, env = command(workdir), {**os.environ, **settings}
         subprocess.run(words, cwd=ROOT, env=env, check=True, capture_output=True, timeout=600)
 
     run_it(whole, JAX_ENABLE_COMPILATION_CACHE="false")  # compiled anew, unlike the others
-    run_it(again)
-    assert without_times(whole) == without_times(again)
     # Killed with its processes, at a moment when something is saved and nothing is finished.
     started = subprocess.Popen(
         command(killed), cwd=ROOT, stdout=subprocess.DEVNULL,
