@@ -218,6 +218,7 @@ def test_the_layer_in_a_model_of_ones_own():
     assert names["aux"].counts.load_E.sum() == 2 * 16 * 2  # B L k
 
 
+@pytest.mark.slow
 def test_a_trained_run_is_read(tmp_path, monkeypatch):
     """The run that `make quickstart` leaves, here of no step."""
     from moe.checkpoint.format import Identity

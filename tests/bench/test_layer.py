@@ -12,6 +12,7 @@ from experiments.bench.cases import Shape
 ONE = Shape(T=32, D=8, F=6, E=4, k=2)
 
 
+@pytest.mark.slow
 def test_every_dispatcher_is_timed_beside_its_twin(tmp_path, capsys):
     rows = layer.layer([ONE], ["uniform", "one"], repeats=2, directory=tmp_path)
     mechanisms = {row["mechanism"] for row in rows if row["skew"] == "one"}
@@ -31,6 +32,7 @@ def test_every_dispatcher_is_timed_beside_its_twin(tmp_path, capsys):
     assert "T=32 D=8 F=6 E=4 k=2, load one" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_groups_cost_flops_and_save_drops(tmp_path, capsys):
     one = Shape(T=256, D=16, F=64, E=8, k=2)
     rows = groups.groups(one, (32, 128, 512), repeats=2, directory=tmp_path)

@@ -149,6 +149,7 @@ def test_the_estimate_is_near_the_compiled_training_step(remat):
 
 
 @pytest.mark.multi_device
+@pytest.mark.slow
 def test_the_state_on_a_device_is_that_of_the_compiled_step():
     model = SPARSE.clone(moe=dataclasses.replace(SPARSE.moe, router=Hash()))
     run = Experiment(model, Data(sequence_length=16), train=Train(batch=8))

@@ -41,6 +41,12 @@ def plan_of(skew):
     return Choices(jnp.where(unmade, E, plan.expert_TK), jnp.where(unmade, 0, plan.gate_TK))
 
 
+NAMES = [  # exact ones hold the program twice
+    pytest.param(name, marks=pytest.mark.slow if name.endswith("exact") else ())
+    for name in MECHANISMS
+]
+
+
 def inputs():
     params = EXPERTS.init(jax.random.key(0), E, D)
     return params, jax.random.normal(jax.random.key(1), (T, D))
@@ -61,7 +67,7 @@ def run(dispatch, params, x_TD, plan):
     "mesh",
     [pytest.param(m, marks=() if m.startswith("data") else pytest.mark.slow) for m in MESHES],
 )
-@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize("name", NAMES)
 def test_equals_the_oracle_on_every_mesh_under_every_load(name, mesh):
     params, x_TD = inputs()
     for skew in SKEWS:
@@ -188,7 +194,7 @@ def test_a_device_drops_the_rows_of_the_last_devices():
     np.testing.assert_allclose(y_TD, want_TD, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize("name", NAMES)
 def test_bfloat16_is_near_float32_and_keeps_its_dtype(name):
     params, x_TD = inputs()
     plan = plan_of("zipf")

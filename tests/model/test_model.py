@@ -56,6 +56,7 @@ def test_shapes_and_reports_in_depth_order(params):
     assert float(aux.load_NE.sum()) == 2 * (2 * L * 2)  # layers x tokens x choices
 
 
+@pytest.mark.slow
 def test_depth_order_of_reports():
     # Three MoE layers in a pattern of two places: layers 0, 2 | dense 1, 3 | then 4 apart.
     model = SMALL.clone(num_layers=6, moe_layers=(0, 1, 3, 4))
@@ -161,6 +162,7 @@ def test_groups_route_apart():
     np.testing.assert_array_equal(again, y_BLD)
 
 
+@pytest.mark.slow
 def test_a_device_scope_forms_losses_over_each_devices_part():
     layers = [
         MoE(num_experts=4, router=TopK(k=2, losses=Losses(scope=scope)), experts=SwiGLU(8))

@@ -37,6 +37,7 @@ def test_a_figure_is_one_file_and_one_line(tmp_path, monkeypatch):
     sys.modules.pop("odd_figures.wall_time")
 
 
+@pytest.mark.slow
 def test_a_figure_without_data_leaves_no_file_of_before(tmp_path):
     directory = write_study(tmp_path, arms=("dense", "top1"), seeds=(0,))
     report(directory)

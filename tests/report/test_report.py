@@ -103,6 +103,7 @@ def test_results_hold_means_over_seeds_of_router_timing_and_curves(study):
     assert load(study)["baselines"]["unigram_bits_per_byte"] == pytest.approx(3.05)  # half of 6.1
 
 
+@pytest.mark.slow
 def test_a_second_report_is_the_same_to_the_byte(study):
     files = sorted(path for path in study.rglob("*") if path.is_file())
     before = {path: path.read_bytes() for path in files}

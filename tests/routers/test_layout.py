@@ -78,6 +78,7 @@ def test_training_updates_each_layer_by_its_own_router():
     np.testing.assert_array_equal(metrics.load_NE.sum(axis=1), [64, 128, 128])
 
 
+@pytest.mark.slow
 def test_a_loss_is_averaged_over_the_layers_that_have_it():
     layered = model(First(BALANCED, 1))
     ids = jnp.zeros((2, 16), jnp.int32)

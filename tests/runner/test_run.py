@@ -58,6 +58,7 @@ def without_times(directory):
     return strip(results)
 
 
+@pytest.mark.slow
 def test_a_study_runs_reports_and_resumes(synthetic, tmp_path, capsys):
     curves = live.LiveCurves("dense_topk_hash", every_s=1e9)
     curves.draw = lambda: None  # there is no notebook here

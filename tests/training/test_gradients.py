@@ -51,10 +51,8 @@ ROUTERS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=() if n == "loss_free" else pytest.mark.slow) for n in ROUTERS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ROUTERS)
 def test_microbatches_and_devices_give_the_loss_gradient_and_update_of_one_batch(name):
     router = ROUTERS[name]
     batch = jax.tree.map(jnp.asarray, DATASET.batch(0, 0, 8))

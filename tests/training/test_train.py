@@ -112,7 +112,14 @@ def test_another_experiment_in_the_folder_is_refused(finished):
         loop.train(experiment(), DATASET, finished[0], "other text")
 
 
-@pytest.mark.parametrize("router", [None, TopK(k=1), BALANCED], ids=["dense", "top1", "hash"])
+@pytest.mark.parametrize(
+    "router",
+    [
+        pytest.param(None, id="dense", marks=pytest.mark.slow),
+        pytest.param(TopK(k=1), id="top1", marks=pytest.mark.slow),
+        pytest.param(BALANCED, id="hash"),
+    ],
+)
 def test_training_learns_and_leaves_state_alone(router):
     run = experiment(router, steps=60)
     state = step.init(run, DATASET.corpus)
