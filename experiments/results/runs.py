@@ -88,9 +88,9 @@ def _seeds(arm: Path) -> list[int]:
 
 
 def _run(directory: Path, arm: str, seed: int, declared: Declaration, problems: list[str]) -> Run:
-    place = Path(arm, f"seed{seed}")
+    place, told = Path(arm, f"seed{seed}"), len(problems)
     train, evaluation = _metrics(directory, place / folder.METRICS, problems)
-    result = None
+    sound, result = len(problems) == told, None
     path = place / folder.RESULT
     if os.path.lexists(directory / path):
         expected = {"study": declared.study, "size": declared.size, "arm": arm, "seed": seed}
@@ -100,7 +100,7 @@ def _run(directory: Path, arm: str, seed: int, declared: Declaration, problems: 
         except Mistake as error:
             result = None
             problems.append(f"{path.as_posix()}: {error}; left out")
-    if result is not None and result.finite and result.steps not in evaluation:
+    if sound and result is not None and result.finite and result.steps not in evaluation:
         metrics = (place / folder.METRICS).as_posix()
         problems.append(f"{metrics}: has no evaluation of the last step, {result.steps}")
     stopped = (directory / place / folder.DIVERGED).exists()
@@ -109,9 +109,9 @@ def _run(directory: Path, arm: str, seed: int, declared: Declaration, problems: 
 
 
 def _agree(result: Result, evaluation: dict[int, Point]) -> None:
-    """Raises Mistake when the curve ends in another loss than the result."""
+    """Raises Mistake when the curve ends in another loss than the result, which is finite."""
     last = evaluation.get(result.steps)
-    if last is not None and last.nats != result.val_loss:
+    if last is not None and result.finite and last.nats != result.val_loss:
         raise Mistake(
             f"val_loss={result.val_loss} where {folder.METRICS} has {last.nats} for the last step"
         )
