@@ -33,14 +33,12 @@ def wrong_libtpu() -> str | None:
 
     With it grouped products may do E times the work: XLA's own way of them has changed.
     """
-    found, asked = (
-        _libtpu(),
-        [
-            requirement.partition(";")[0].strip().removeprefix(f"{LIBTPU}==")
-            for requirement in importlib.metadata.requires("jax") or ()
-            if requirement.startswith(f"{LIBTPU}==")
-        ],
-    )
+    found = _libtpu()
+    asked = [
+        requirement.partition(";")[0].strip().removeprefix(f"{LIBTPU}==")
+        for requirement in importlib.metadata.requires("jax") or ()
+        if requirement.startswith(f"{LIBTPU}==")
+    ]
     if found is None or not asked or fnmatch.fnmatchcase(found, asked[0]):
         return None
     version = importlib.metadata.version("jax")

@@ -28,9 +28,8 @@ from moe.files import content, hold, place, remove
 
 
 def root(data_dir: str | os.PathLike | None = None) -> Path:
-    """The folder that holds everything: the argument, else $MOE_DATA_DIR, else ~/.cache/moe."""
-    named = os.fspath(data_dir or os.environ.get("MOE_DATA_DIR") or "~/.cache/moe")
-    path = place(named, f"data_dir={named}")
+    """The folder that holds everything, made where it is not; see `_named`."""
+    path = _named(data_dir)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -38,6 +37,12 @@ def root(data_dir: str | os.PathLike | None = None) -> Path:
     except OSError as error:
         raise SourceError(f"data_dir={path}: cannot be written: {error.strerror}") from error
     return path.resolve()
+
+
+def _named(data_dir: str | os.PathLike | None = None) -> Path:
+    """The argument, else $MOE_DATA_DIR, else ~/.cache/moe; raises Mistake for what is no path."""
+    named = os.fspath(data_dir or os.environ.get("MOE_DATA_DIR") or "~/.cache/moe")
+    return place(named, f"data_dir={named}")
 
 
 CORPUS = Path("desk_corpus") / desks.VERSION  # where TFDS puts corpus.DeskCorpus
@@ -86,7 +91,7 @@ def one_pass(data: Data, vocab_size: int) -> int | None:
 
     Reads and makes no text, so it may be old news of a source that changed since.
     """
-    folder = Path(os.environ.get("MOE_DATA_DIR") or "~/.cache/moe").expanduser()
+    folder = _named()
     try:
         return files.unsealed(_noted(folder, data, vocab_size).read_text("utf-8"))["tokens"]
     except (OSError, ValueError):

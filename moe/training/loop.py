@@ -100,9 +100,6 @@ def train(
             start = int(state.step)
             copy = checkpoints.place if checkpoint_directory else None
             log = MetricsLog(directory, start, watch, copy) if is_first() else NoLog()
-        every = experiment.train.log_every
-        for line in log.gaps(start // every * every):
-            on_log({"kind": "notice", "message": line})
         if restored is None:
             with clock("saving"):
                 checkpoints.save(0, state)
@@ -137,6 +134,8 @@ class _Loop:
     ) -> tuple[TrainState, Evaluation]:
         """Takes the steps after `start`; returns the last state and its evaluation."""
         train, evaluation = self.experiment.train, None
+        for line in self.log.gaps(start // train.log_every * train.log_every):
+            self.on_log({"kind": "notice", "message": line})
         rows = sharding.rows(train.batch)
         batches = self.dataset.stream(self.experiment.seed, start, train.batch, rows)
         for step in range(start + 1, train.steps + 1):
