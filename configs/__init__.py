@@ -3,5 +3,6 @@
 from moe.registry import register
 
 register("size", "tiny", "configs.tiny:config", "minutes on two CPU cores")
+register("size", "laptop", "configs.laptop:config", "hours on two CPU cores")
 register("size", "small", "configs.small:config", "about an hour on one GPU")
 register("size", "base", "configs.base:config", "a TPU slice or several GPUs")

@@ -16,11 +16,14 @@ def parse_name(name: str) -> tuple[str, tuple[str, ...] | None]:
 def resolve(study_name: str, arms: Iterable[str] | None, size: str, overrides: Sequence[str]):
     """Arm -> validated Experiment, each override applied to every arm that has the field.
 
+    No arms are those of the study but its controls; ("all",) is all of them.
+
     Raises Mistake for unknown names, an override that no arm has, and what validate() finds.
     """
     study = registry.lookup("study", study_name)
     known = dict(study.arms)
-    arms = tuple(known) if arms is None else tuple(arms)
+    arms = study.main_arms if arms is None else tuple(arms)
+    arms = tuple(known) if arms == ("all",) else arms
     if not arms:
         raise Mistake(f"--arms=: must name some of {', '.join(known)}")
     for arm in arms:

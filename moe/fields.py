@@ -18,10 +18,9 @@ _SCALARS = {bool: "true or false", int: "an int", float: "a number", str: "a tex
 _NUMBERS = {int: numbers.Integral, float: numbers.Real}
 _LOOKS = re.compile(r"^ *(log_every|eval_every|max_epochs|allow_noncausal)=.*\n", re.MULTILINE)
 # Younger fields, at the value that says what was before them.
-_LATER = re.compile(
-    r"^ *(gate_norm=False|loss_weight=1\.0|priority=ChoiceMajor\(\)|eval_capacity_factor=None),\n",
-    re.MULTILINE,
-)
+_THEN = (r"gate_norm=False", r"loss_weight=1\.0", r"priority=ChoiceMajor\(\)", r"weigh='score'")
+_THEN += (r"eval_capacity_factor=None", r"token_vectors=None")
+_LATER = re.compile(rf"^ *({'|'.join(_THEN)}),\n", re.MULTILINE)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,7 @@ HOMES = {
     "priority": "moe.dispatch",
     "kernel": "moe.kernels",
     "layer": "moe.model",
+    "token_vectors": "moe.model",
     "experts": "moe.experts",
     "shared": "moe.experts",
     "null": "moe.experts",

@@ -23,6 +23,7 @@ TITLES = {
     "priority": "slot priorities",
     "kernel": "grouped products",
     "layer": "MoE layers",
+    "token_vectors": "vectors of token ids",
     "experts": "experts",
     "shared": "shared experts",
     "null": "null experts",

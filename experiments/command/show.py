@@ -27,7 +27,7 @@ def act(words: Sequence[str], given: Given) -> None:
         title = f"{study} --size={given.size}"
         print(compile_for.sheet(title, experiments, given.mesh or "auto", given.compile_for))
         return
-    with _planned(given, resolve(study, arms, given.size, given.set)):
+    with _planned(given, resolve(study, arms or ("all",), given.size, given.set)):
         if arms is None:
             print(study_table(study, given.size, given.set))
         else:
@@ -106,7 +106,7 @@ def _dispatch_lines(experiment) -> list[str]:
 
 def study_table(study_name: str, size: str, overrides: Sequence[str]) -> str:
     """All arms of a study side by side."""
-    experiments = resolve(study_name, None, size, overrides)
+    experiments = resolve(study_name, ("all",), size, overrides)
     from moe.cost import account, memory
 
     study = registry.lookup("study", study_name)

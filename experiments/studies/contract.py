@@ -75,6 +75,7 @@ class Study:
       sizes: names of configs that it runs at.
       seeds: the seeds of a full run.
       build: (arm, size) -> the experiment, seed 0.
+      controls: arms that take a difference apart; they run when they are named, or with --arms=all.
       contrasts, scales: what is compared besides each arm with the baseline.
       caveats: what its numbers do not say.
       colours: the arms in the order of the colours of `experiments/figures/palette.py`; those
@@ -89,6 +90,7 @@ class Study:
     sizes: tuple[str, ...]
     seeds: tuple[int, ...]
     build: Callable[[str, str], Experiment]
+    controls: tuple[str, ...] = ()
     contrasts: tuple[Contrast, ...] = ()
     scales: tuple[Scale, ...] = ()
     caveats: tuple[Caveat, ...] = ()
@@ -97,6 +99,7 @@ class Study:
     def __post_init__(self):
         named = {
             "baseline": (self.baseline,),
+            "controls": self.controls,
             "contrasts": [arm for one in self.contrasts for arm in (one.arm, one.against)],
             "scales": [arm for one in self.scales for arm in (one.start, one.end, *one.arms)],
             "caveats": [arm for one in self.caveats for arm in one.arms],
@@ -111,6 +114,11 @@ class Study:
         for name, arm in pairs:
             if pairs.count((name, arm)) > 1:
                 raise Mistake(f"contrasts={name}: has {arm} twice; give each its own name")
+
+    @property
+    def main_arms(self) -> tuple[str, ...]:
+        """The arms that run when none is named."""
+        return tuple(arm for arm, _ in self.arms if arm not in self.controls)
 
     @property
     def colour_order(self) -> tuple[str, ...]:

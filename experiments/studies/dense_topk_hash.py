@@ -8,19 +8,33 @@ attention, router and head counted.
 from experiments.studies.contract import Caveat, Contrast, Scale, Study
 
 TABLES = ("hash_random", "hash_balanced")  # the arms that route by a fixed table
+CONTROLS = (
+    "dense_tokens",
+    "top1_tokens",
+    "hash_gate",
+    "top1_gate_one",
+    "frozen1",
+    "one_expert",
+    "hash2",
+    "top2_e8",
+    "hash2_e8",
+)
 
 
 def build(arm: str, size: str):
     """The experiment of one arm; sparse arms have MoE in every layer.
 
-    top2 has twice as many experts of half the width, so that all sparse arms agree not only in
-    active FLOPs but also in total parameters.
+    Arms with k = 2 have twice as many experts of half the width, so that all sparse arms agree not
+    only in active FLOPs but also in total parameters; those named _e8 have half as many.
     """
     import dataclasses
 
     from moe import registry
     from moe.cost import widths
     from moe.model.layer import MoE
+    from moe.model.token_vectors import TokenVectors
+    from moe.routers.stability import Frozen
+    from moe.routers.token_table import TokenTable
     from moe.routers.top_k import TopK
 
     base = registry.lookup("size", size)()
@@ -31,13 +45,25 @@ def build(arm: str, size: str):
         layers = tuple(range(dense.num_layers))
         return widths.match_flops(dense.clone(moe=moe, moe_layers=layers), dense, length)
 
+    def table(name, **changes):
+        return dataclasses.replace(registry.lookup("router", name), **changes)
+
     models = {
         "dense": lambda: dense,
         "top1": lambda: sparse(TopK(k=1)),
         "top2": lambda: sparse(TopK(k=2), num_experts=16),
-        "hash_random": lambda: sparse(registry.lookup("router", "hash_random")),
-        "hash_balanced": lambda: sparse(registry.lookup("router", "hash_balanced")),
+        "hash_random": lambda: sparse(table("hash_random")),
+        "hash_balanced": lambda: sparse(table("hash_balanced")),
         "dense_total": lambda: widths.match_parameters(dense, sparse(TopK(k=1))),
+        "dense_tokens": lambda: dense.clone(token_vectors=TokenVectors()),
+        "top1_tokens": lambda: sparse(TokenTable(k=1)),
+        "hash_gate": lambda: sparse(table("hash_scalar")),
+        "top1_gate_one": lambda: sparse(TopK(k=1, weigh="even")),
+        "frozen1": lambda: sparse(Frozen(k=1, weigh="even")),
+        "one_expert": lambda: sparse(TopK(k=1), num_experts=1),
+        "hash2": lambda: sparse(table("hash_balanced", k=2), num_experts=16),
+        "top2_e8": lambda: sparse(TopK(k=2)),
+        "hash2_e8": lambda: sparse(table("hash_balanced", k=2)),
     }
     return dataclasses.replace(base, model=models[arm]())
 
@@ -52,10 +78,20 @@ STUDY = Study(
         ("hash_random", "fixed random table from token id to one expert"),
         ("hash_balanced", "fixed table, balanced by token frequency"),
         ("dense_total", "dense, widened to the same total parameters, at more FLOPs"),
+        ("dense_tokens", "dense, with a learned vector of each token id in every layer"),
+        ("top1_tokens", "top-1 of a learned table of token ids: fixed by token, and learned"),
+        ("hash_gate", "hash_balanced, with a learned gate on each expert's output"),
+        ("top1_gate_one", "top1, whose chosen expert weighs 1, as in a hash layer"),
+        ("frozen1", "top1_gate_one, with a random router that never learns"),
+        ("one_expert", "top1 with a single expert: equal to dense but for noise"),
+        ("hash2", "hash_balanced with two experts of half width out of twice as many"),
+        ("top2_e8", "top2 with half as many experts"),
+        ("hash2_e8", "hash2 with half as many experts"),
     ),
-    sizes=("tiny", "small", "base"),
+    sizes=("tiny", "laptop", "small", "base"),
     seeds=(0, 1, 2),
     build=build,
+    controls=CONTROLS,
     contrasts=tuple(
         Contrast(
             name="difference_to_learned",

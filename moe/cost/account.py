@@ -24,8 +24,8 @@ class Account:
     """What an experiment costs.
 
     Attributes:
-      params_total, params_active: all parameters, and those that one token uses; integer tables
-        do not count. The embedding counts in both.
+      params_total, params_active: all that learn, and those of them that one token uses; neither
+        hash tables nor frozen projections count. The embedding counts in both.
       params_by_part: total parameters by part.
       flops_by_part: forward matrix-product FLOPs per token; "dispatch" is not in the sum.
       flops_per_token: their sum without "dispatch".
@@ -41,12 +41,14 @@ class Account:
 def params_by_part(model: Transformer, tokens: int | None = None) -> dict[str, int]:
     """Parameters by part: all of them, or those that one of `tokens` tokens in a call uses."""
     D, N, a = model.model_width, model.num_layers, model.attention
-    sparse = len(model.moe_layers)
+    ids = model.vocab_size if tokens is None else 1  # whose rows of a learned table are read
+    sparse, vectors = len(model.moe_layers), model.token_vectors
     parts = {
         "embedding": model.vocab_size * D,
         "head": 0 if model.tied_head else model.vocab_size * D,
         "attention": N * (2 * a.num_heads + 2 * a.num_kv_heads) * a.head_width * D,
         "norms": (2 * N + 1) * D + (2 * N * a.head_width if a.qk_norm else 0),
+        "token_vectors": N * _size(vectors and vectors.init, ids, D),
         "dense_ffn": (N - sparse) * model.ffn.matrices * D * model.ffn.width,
         "experts": 0,
         "shared_experts": 0,
@@ -60,7 +62,7 @@ def params_by_part(model: Transformer, tokens: int | None = None) -> dict[str, i
         parts["shared_experts"] = sparse * _size(moe.shared and moe.shared.init, D)
         parts["null_experts"] = sparse * _size(moe.null and moe.null.init, D)
         parts["router"] = sum(
-            _size(router.init, D, moe.routed_experts, model.vocab_size) for router in model.routers
+            _size(router.init, D, moe.routed_experts, ids) for router in model.routers
         )
     return parts
 

@@ -47,7 +47,9 @@ def parameters(model: Transformer) -> Any:
 
     def block(key, moe):
         feed_forward = {"ffn": {"experts": model.ffn.init(key, 1, D)}}
+        vectors = model.token_vectors
         return {
+            **({} if vectors is None else {"token_vectors": vectors.init(key, V, D)}),
             "attention": model.attention.init(key, D, N),
             "attention_norm": {"scale": jnp.ones(D)},
             "ffn_norm": {"scale": jnp.ones(D)},

@@ -19,6 +19,7 @@ from moe.model.attention import Attention
 from moe.model.depth import Reports, in_depth_order, map_routers
 from moe.model.flax_host import LaterFitted
 from moe.model.layer import Aux, MoE
+from moe.model.token_vectors import TokenVectors
 from moe.params import Params, Size
 from moe.plan import Tokens
 from moe.registry import Mistake
@@ -45,6 +46,7 @@ class Block(nn.Module):
     attention: Attention
     ffn: Experts
     moe: MoE | None  # None: the feed-forward layer is dense
+    token_vectors: TokenVectors | None
     num_layers: int
     vocab_size: int
 
@@ -60,6 +62,9 @@ class Block(nn.Module):
         normed_BLD = nn.RMSNorm(dtype=dtype, name="attention_norm")(x_BLD)
         attention = self.param("attention", self.attention.init, D, self.num_layers)
         x_BLD = x_BLD + self.attention(sharding.gathered(attention), normed_BLD)
+        if self.token_vectors is not None:
+            vectors = self.param("token_vectors", self.token_vectors.init, self.vocab_size, D)
+            x_BLD = self.token_vectors(sharding.gathered(vectors), x_BLD, tokens.id_BL)
         x_BLD = sharding.constrain(x_BLD, "BLD")
         normed_BLD = nn.RMSNorm(dtype=dtype, name="ffn_norm")(x_BLD)
         if self.moe is None:
@@ -76,6 +81,7 @@ class Period(nn.Module):
     attention: Attention
     ffn: Experts
     moes: tuple[MoE | None, ...]
+    token_vectors: TokenVectors | None
     num_layers: int
     vocab_size: int
 
@@ -91,7 +97,13 @@ class Period(nn.Module):
         reports = []
         for p, moe in enumerate(self.moes):
             block = Block(
-                self.attention, self.ffn, moe, self.num_layers, self.vocab_size, name=f"block{p}"
+                attention=self.attention,
+                ffn=self.ffn,
+                moe=moe,
+                token_vectors=self.token_vectors,
+                num_layers=self.num_layers,
+                vocab_size=self.vocab_size,
+                name=f"block{p}",
             )
             x_BLD, aux = block(x_BLD, tokens, rngs[p])
             reports += [] if aux is None else [aux]
@@ -115,6 +127,7 @@ class Transformer(nn.Module):
       moe: the mixture-of-experts layer, or None for a dense model.
       moe_layers: which layers (from 0) hold it; () exactly when moe is None.
       layout: gives some of them another router, or none for the same in all.
+      token_vectors: a learned vector of each token id in every layer, or none.
       tied_head: the output projection is the embedding, transposed.
       dtype: of activations and matrix products; parameters, norms, router and logits stay float32.
       remat: what the backward pass computes again, to save memory: "none"; "period", all of each
@@ -130,6 +143,7 @@ class Transformer(nn.Module):
     moe: MoE | None = None
     moe_layers: tuple[int, ...] = ()
     layout: Layout | None = None
+    token_vectors: TokenVectors | None = None
     tied_head: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Literal["none", "dots", "period"] = "none"
@@ -191,7 +205,7 @@ class Transformer(nn.Module):
             in_axes=in_axes,
             length=scan_length,
             unroll=min(self.unroll, scan_length),
-        )(self.attention, self.ffn, moes, self.num_layers, V, name="layers")
+        )(self.attention, self.ffn, moes, self.token_vectors, self.num_layers, V, name="layers")
         rng_N = None if rng is None else jax.random.split(rng, scan_length)
         x_BLD, places = layers(x_BLD, tokens, rng_N)
         x_BLD = nn.RMSNorm(dtype=x_BLD.dtype, name="final_norm")(x_BLD)

@@ -31,6 +31,7 @@ _router("hash_dispersed", "hash:DISPERSED", "alike ids are kept apart", "2106.04
 _router("hash_oracle", "hash:ORACLE", "balanced table of the next id, a cheat", "2106.04426")
 _router("hash_scalar", "hash:SCALAR_GATE", "balanced table, learned loudness", "2106.04426")
 _router("hash_score", "hash:SCORE_GATE", "balanced table, learned scores as gates", "DeepSeek-V4")
+_router("token_table", "token_table:TokenTable", "top-k of a learned table of ids", "2106.04426")
 _router("frozen", "stability:Frozen", "top-k of a random projection", "2402.13089")
 _router("redrawn", "stability:Redrawn", "a new projection at every step", "2402.13089")
 _router("learned_then_frozen", "stability:LearnedThenFrozen", "frozen from a step on", "2204.08396")

@@ -42,6 +42,8 @@ class TopK(Router):
         the constant 1 and the router would get no gradient.
       epsilon: added to that sum, in units of its largest score, so that low scores keep theirs.
       scale: factor of the gates, after renormalisation.
+      weigh: "score", or "even": outputs weigh scale / k, and the gradient is that of the score
+        (straight-through, arXiv 1308.3432): a learned choice with the gate of a hash layer.
       groups: experts are cut into so many groups of neighbours (DeepSeek-V2, arXiv 2405.04434).
       groups_kept: groups that a token may choose from; all others are -inf.
       group_score: what ranks groups: their best score, or the sum of their best two.
@@ -56,6 +58,7 @@ class TopK(Router):
     renormalize: bool = True
     epsilon: Annotated[float, AtLeast(0)] = 0.0
     scale: Annotated[float, AtLeast(0)] = 1.0
+    weigh: Literal["score", "even"] = "score"
     groups: int = 1
     groups_kept: int = 1
     group_score: Literal["max", "top2_sum"] = "max"
@@ -159,6 +162,8 @@ class TopK(Router):
             gate_TK = self.score(take(logits_TE, expert_TK))
         else:
             gate_TK = take(self.score(logits_TE), expert_TK)
+        if self.weigh == "even":
+            gate_TK += jax.lax.stop_gradient(1 / self.k - gate_TK)
         return gate_TK * self.scale
 
     def counted(self, logits: Logits, plan: Choices) -> jax.Array:

@@ -5,7 +5,10 @@ import pytest
 from moe import registry
 
 STUDY = "dense_topk_hash"
-ARMS = "(valid: dense, dense_total, hash_balanced, hash_random, top1, top2)"
+ARMS = (
+    "(valid: dense, dense_tokens, dense_total, frozen1, hash2, hash2_e8, hash_balanced, hash_gate, "
+    "hash_random, one_expert, top1, top1_gate_one, top1_tokens, top2, top2_e8)"
+)
 
 MISTAKES = {  # what is wrong: the words, and the line that must come back
     "show of nothing": ("show", "show: must be 'show STUDY[/ARM]', has 0 words"),

@@ -20,6 +20,7 @@ from moe.experts.shared import SharedExpert
 from moe.model.attention import Attention
 from moe.model.layer import MoE
 from moe.model.multihash import MultiHash
+from moe.model.token_vectors import TokenVectors
 from moe.model.transformer import Transformer
 from moe.plan import Tokens
 from moe.routers.hash import Hash
@@ -46,8 +47,9 @@ SPARSE = DENSE.clone(
         SPARSE.clone(moe_layers=(1, 3)),
         SPARSE.clone(moe=MoE(8, Hash(), shared=SharedExpert(ReLU(8)), null=NullExperts(2))),
         SPARSE.clone(moe=MultiHash()),
+        DENSE.clone(token_vectors=TokenVectors()),
     ],
-    ids=["dense", "own head", "every second layer", "null and shared", "multihash"],
+    ids=["dense", "own head", "every second layer", "null and shared", "multihash", "vectors"],
 )
 def test_the_parameters_are_those_of_the_model(model):
     def shapes(tree):

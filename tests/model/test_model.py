@@ -16,6 +16,7 @@ from moe.model.attention import Attention, normalize, rotate
 from moe.model.depth import map_routers
 from moe.model.flax_host import NnxMoE
 from moe.model.layer import MoE
+from moe.model.token_vectors import TokenVectors
 from moe.model.transformer import Transformer
 from moe.plan import Tokens
 from moe.registry import Mistake
@@ -109,6 +110,24 @@ def test_bfloat16_stays_near_float32(params):
     assert got.dtype == jnp.float32
     # The median, since rounding may send a single token on the edge to another expert.
     assert 1e-4 < float(jnp.median(jnp.abs(got - want))) < 0.05  # it is bfloat16, and only that
+
+
+def test_token_vectors_start_at_nothing_and_reach_their_token_and_what_follows():
+    dense = SMALL.clone(moe=None, moe_layers=())
+    with_vectors = dense.clone(token_vectors=TokenVectors())
+    params = init(with_vectors)
+    vectors = params["layers"]["block0"]["token_vectors"]["vector_VD"]
+    assert vectors.shape == (4, V, dense.model_width) and not vectors.any()
+    before = logits(with_vectors, params)
+    without = jax.tree_util.tree_map(lambda a: a, params)
+    del without["layers"]["block0"]["token_vectors"]
+    np.testing.assert_array_equal(before, logits(dense, without))
+    # A vector of the last layer moves the logits of its own token's places and of no other.
+    token = int(TOKENS.id_BL[0, 3])
+    moved = vectors.at[3, token].set(1.0)
+    params["layers"]["block0"]["token_vectors"]["vector_VD"] = moved
+    changed = np.abs(logits(with_vectors, params) - before).max(axis=-1) > 1e-4
+    np.testing.assert_array_equal(changed, np.asarray(TOKENS.id_BL) == token)
 
 
 def test_one_expert_equals_the_dense_layer():
