@@ -65,6 +65,40 @@ class Caveat:
 
 
 @dataclasses.dataclass(frozen=True)
+class Grid:
+    """Values of one field that are tried in every arm that has it.
+
+    Attributes:
+      path: of the field, "optimizer.learning_rate".
+      values: rising, in equal ratios; a best value at an end makes the grid longer there.
+    """
+
+    path: str
+    values: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """How every arm is tuned before its runs, all of them alike.
+
+    Attributes:
+      grids: one after the other, each with the best of those before it.
+      sizes: at which the arms are tuned.
+      seeds: of the tuning; no run of the study has them.
+      share: of a run's steps that each value trains, with a learning rate that ends there.
+    """
+
+    grids: tuple[Grid, ...]
+    sizes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    share: float
+
+    def steps(self, whole: int) -> int:
+        """Steps of one value's training, where a run has `whole`."""
+        return max(1, round(self.share * whole))
+
+
+@dataclasses.dataclass(frozen=True)
 class Study:
     """A comparison.
 
@@ -75,6 +109,7 @@ class Study:
       sizes: names of configs that it runs at.
       seeds: the seeds of a full run.
       build: (arm, size) -> the experiment, seed 0.
+      tuning: what is tuned in every arm before its runs, and at which sizes; none for nothing.
       controls: arms that take a difference apart; they run when they are named, or with --arms=all.
       contrasts, scales: what is compared besides each arm with the baseline.
       caveats: what its numbers do not say.
@@ -91,6 +126,7 @@ class Study:
     seeds: tuple[int, ...]
     build: Callable[[str, str], Experiment]
     controls: tuple[str, ...] = ()
+    tuning: Tuning | None = None
     contrasts: tuple[Contrast, ...] = ()
     scales: tuple[Scale, ...] = ()
     caveats: tuple[Caveat, ...] = ()

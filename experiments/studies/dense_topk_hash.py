@@ -5,7 +5,7 @@ scaling laws (2202.01169). All arms but dense_total cost the same FLOPs per toke
 attention, router and head counted.
 """
 
-from experiments.studies.contract import Caveat, Contrast, Scale, Study
+from experiments.studies.contract import Caveat, Contrast, Grid, Scale, Study, Tuning
 
 TABLES = ("hash_random", "hash_balanced")  # the arms that route by a fixed table
 CONTROLS = (
@@ -92,6 +92,12 @@ STUDY = Study(
     seeds=(0, 1, 2),
     build=build,
     controls=CONTROLS,
+    tuning=Tuning(
+        grids=(Grid("optimizer.learning_rate", (3e-3, 6e-3, 1.2e-2)),),
+        sizes=("laptop",),
+        seeds=(1000, 1001),
+        share=0.125,
+    ),
     contrasts=tuple(
         Contrast(
             name="difference_to_learned",
