@@ -2,9 +2,9 @@
 
 A multiply-add is two FLOPs; only matrix products count, as often as the forward pass of training
 computes them and whatever their factors are: `Router.products` counts those of frozen weights too,
-and "mixing" those that carry tokens to the slots of a soft plan and back. Attention is counted as
-it is computed, over the full square of positions. tests/cost/ checks the formulas against compiled
-HLO.
+and "mixing" those that carry tokens to the slots of a soft plan and back. Attention is counted over
+the full square of positions, as XLA computes it and MFU has it (PaLM, arXiv 2204.02311); a kernel
+may skip what the mask forbids. tests/cost/ checks the formulas against compiled HLO.
 """
 
 import dataclasses

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from moe.fields import Above, AtLeast
+from moe.kernels.attention import attend
 from moe.params import Params, Size
 from moe.registry import Mistake
 
@@ -77,11 +78,8 @@ class Attention:
         if self.qk_norm:
             query_BLHA = normalize(query_BLHA, params["query_norm_A"])
             key_BLJA = normalize(key_BLJA, params["key_norm_A"])
-        mixed_BLHA = jax.nn.dot_product_attention(
-            rotate(query_BLHA, self.rope_base),
-            rotate(key_BLJA, self.rope_base),
-            value_BLJA,
-            is_causal=True,
+        mixed_BLHA = attend(
+            rotate(query_BLHA, self.rope_base), rotate(key_BLJA, self.rope_base), value_BLJA
         )
         H, A, D = weight["w_out_HAD"].shape
         mixed_BLX = mixed_BLHA.reshape(*x_BLD.shape[:2], H * A)
