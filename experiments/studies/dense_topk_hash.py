@@ -5,7 +5,7 @@ scaling laws (2202.01169). All arms but dense_total cost the same FLOPs per toke
 attention, router and head counted.
 """
 
-from experiments.studies.contract import Caveat, Contrast, Scale, Study
+from experiments.studies.contract import Caveat, Contrast, Expectation, Scale, Study
 
 TABLES = ("hash_random", "hash_balanced")  # the arms that route by a fixed table
 
@@ -64,9 +64,19 @@ STUDY = Study(
             against="top1",
             claim="a fixed table from token to expert ends no higher than a learned router",
             source="2106.04426",
+            direction="lower",
+            size=-0.021,  # ln(23.23 / 23.73): 64 experts in one layer, against Switch
         )
         for arm in TABLES
     ),
+    expectations=(
+        Expectation("top1", "lower", -0.177, "2202.01169"),  # 15M, E = 8: S-BASE, balanced top-1
+        Expectation("top2", "lower", -0.076, "2605.13769"),  # 1.5788 - 1.6545, of 4 experts
+        Expectation("hash_random", "lower", -0.120, "2202.01169"),  # 15M, E = 8
+        Expectation("hash_balanced", "lower", None, "2202.01169"),  # its table is another one
+        Expectation("dense_total", "lower", -0.094, "2605.13769"),  # 1.5608 - 1.6545
+    ),
+    margin=0.03,  # 2604.14419 calls routers equal within 1 of 34 in perplexity
     scales=(
         Scale(
             name="position",

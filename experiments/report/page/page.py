@@ -9,6 +9,7 @@ from experiments.figures.draw import Drawing
 from experiments.report import table as tables
 from experiments.report.findings import BASELINES
 from experiments.report.page.certainty import certainty
+from experiments.report.page.expected import expected
 from experiments.report.page.markup import bullets, prose, scroll, swatch, table
 from experiments.report.told import Told
 from experiments.results.record import Arm, Comparison
@@ -28,6 +29,7 @@ def page(comparison: Comparison, said: Told, drawings: list[Drawing]) -> str:
     """The whole page as text; everything that comes from the record is escaped."""
     sections = (
         ("results", "Results", _results(comparison) + _desks(comparison)),
+        ("expected", "Expected and observed", expected(comparison, said.answers)),
         ("findings", "What the data say", bullets(said.findings)),
         ("figures", "Figures", "".join(_figure(d, i + 1) for i, d in enumerate(drawings))),
         ("sure", "How sure is it", certainty(comparison)),
