@@ -20,6 +20,15 @@ NOTES: Mapping[str, str] = {  # heading of a column -> what it says
 SHORT = ("Comparison", "Expected", "Observed", "Verdict", "Seeds", "Needed")  # on a terminal
 
 
+def notes(comparison: Comparison) -> dict[str, str]:
+    """The columns that have something to say of these arms: one seed has no spread."""
+    if not comparison.one_seed:
+        return dict(NOTES)
+    spread = ("p, Holm", "p, equal", "Needed", "Needed, published")
+    one = {"Observed": "paired difference, nats per token"}
+    return {head: one.get(head, note) for head, note in NOTES.items() if head not in spread}
+
+
 def rows(comparison: Comparison) -> list[dict[str, str]]:
     """One row per expectation, by the headings of NOTES."""
     return [_row(one) for one in comparison.outcomes]
@@ -96,7 +105,7 @@ def _seen(one: Outcome) -> str:
     facts = [f"95 % interval {interval(found.low, found.high)}", f"{found.n} paired seeds"]
     facts.append(probability(found.p_holm))
     if one.p_equal is not None:
-        facts.append(f"{probability(one.p_equal)} that it lies beyond the margin")
+        facts.append(f"{probability(one.p_equal)} by the tests for equality")
     if one.verdict == UNDECIDED and one.seeds_needed:
         facts.append(f"80 % power at this size takes {one.seeds_needed} seeds")
     return f"{seen} ({', '.join(facts)})"

@@ -68,6 +68,7 @@ class Request:
     wandb: str | None = None
     checkpoints: str | None = None
     memory: str = "check"
+    looks: Sequence[int] = ()
     experiments: dict[str, Any] = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):

@@ -14,18 +14,16 @@ def expected(comparison: Comparison, answers: list[str]) -> str:
     rows = outcomes.rows(comparison)
     if not rows:
         return ""
-    heads = list(outcomes.NOTES)
+    columns = outcomes.notes(comparison)
+    heads = list(columns)
     body = [[_cell(head, row[head]) for head in heads] for row in rows]
-    notes = "".join(f"<dt>{escape(head)}</dt><dd>{escape(note)}</dd>" for head, note in NOTES)
+    notes = "".join(f"<dt>{escape(h)}</dt><dd>{escape(note)}</dd>" for h, note in columns.items())
     return (
         f"<p>{prose(answers[0])} {prose(outcomes.rule(comparison))}</p>"
         + table("Expected beside observed", heads, body, words=WORDS)
         + f"<details><summary>Each in words</summary>{bullets(answers[1:])}</details>"
         + f"<details><summary>What the columns are</summary><dl>{notes}</dl></details>"
     )
-
-
-NOTES = tuple(outcomes.NOTES.items())
 
 
 def _cell(head: str, text: str) -> str:

@@ -12,7 +12,7 @@ from experiments.report.page.certainty import certainty
 from experiments.report.page.expected import expected
 from experiments.report.page.markup import bullets, prose, scroll, swatch, table
 from experiments.report.told import Told
-from experiments.results.record import Arm, Comparison
+from experiments.results.record import MISSING, Arm, Comparison
 from experiments.text import listing, number
 from moe.analysis import load
 
@@ -200,7 +200,7 @@ def _repeat(comparison: Comparison) -> str:
     options = {
         "workdir": "repeat",
         "size": declared.size,
-        "arms": ",".join(arm.name for arm in comparison.arms.values() if arm.seeds_finished),
+        "arms": ",".join(arm.name for arm in comparison.arms.values() if arm.status != MISSING),
         "seeds": ",".join(str(seed) for seed in declared.seeds),
     }
     command = [f"python -m experiments run {shlex.quote(str(declared.study))}"]
