@@ -13,6 +13,8 @@ from experiments.results.record import (
     LOWER,
     MISSING,
     NO_BASELINE,
+    ONE_SEED,
+    UNCLEAR,
     UNDECIDED,
     Arm,
     Difference,
@@ -123,9 +125,10 @@ def _findings(
 
 
 def _by_looks(one: Difference, findings: Sequence[Finding]) -> Difference:
-    """With the verdict of the looks; the rest is of all seeds that are there."""
+    """With the verdict of the looks, none before the first; the rest is of all seeds."""
     told = decisions.told(findings)
-    return one if told is None else dataclasses.replace(one, verdict=told.side)
+    unseen = ONE_SEED if one.p is None else UNCLEAR
+    return dataclasses.replace(one, verdict=told.side if told else unseen)
 
 
 def _outcome(

@@ -165,7 +165,7 @@ class Declaration:
 
 def _digest(content: Mapping[str, Any]) -> str:
     """SHA-256 of all that was declared; arms and seeds may be asked for later."""
-    held = {key: content.get(key) for key in (*_SAME, *_HELD, "planned")}
+    held = {key: content[key] for key in (*_SAME, *_HELD, "planned") if key in content}
     return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
 
 

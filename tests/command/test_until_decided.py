@@ -1,5 +1,6 @@
 """`run --until-decided=CAP`: seeds are added, look by look, until every expectation is decided."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from experiments.figures import draw
 from experiments.report.report import report
 from experiments.runner import workers
+from experiments.studies.contract import Decision
+from moe import registry
 from moe.data import loader
 from tests.fakes.data import SyntheticDataset
 from tests.fakes.study import load, result_record
@@ -113,6 +116,26 @@ def test_a_study_is_judged_at_its_looks_alone(run, trained, tmp_path):
     assert load(tmp_path)["arms"]["hash_balanced"]["difference_to_learned"]["verdict"] == (
         "not told apart"
     )
+
+
+def test_before_the_first_look_nothing_is_told(run, trained, tmp_path):
+    run("--until-decided=12")
+    (tmp_path / "hash_balanced" / "seed2" / "result.json").unlink()
+    report(tmp_path)
+    record = load(tmp_path)
+    assert {one["reason"] for one in record["outcomes"]} == {"no look is complete"}
+    assert record["arms"]["top1"]["verdict"] == "not told apart"
+    assert record["arms"]["top1"]["difference"]["p_holm"] < 0.001  # of all eight seeds
+
+
+def test_a_study_may_declare_its_looks(run, trained, tmp_path, monkeypatch):
+    study, lookup = registry.lookup("study", STUDY), registry.lookup
+    looking = dataclasses.replace(study, decision=Decision(looks=(3, 4)))
+    monkeypatch.setattr(
+        registry, "lookup", lambda kind, *name: looking if kind == "study" else lookup(kind, *name)
+    )
+    assert run()[0] == 0 and len(trained) == 3 * 4  # undecided at 3, and 4 are the last
+    assert load(tmp_path)["decision"]["looks"] == [3, 4]
 
 
 def test_a_folder_that_was_looked_at_otherwise_is_refused(run, trained, tmp_path):
