@@ -24,6 +24,15 @@ def publish(directory: pathlib.Path) -> None:
     print(f"page: {page}")
 
 
+def undecided(directory: pathlib.Path) -> list[str]:
+    """The expectations of a study that more seeds could decide, as "arm - against"."""
+    from experiments.report.compare import compare
+    from experiments.results import runs
+
+    outcomes = compare(runs.read(directory)).outcomes
+    return [f"{one.arm} - {one.against}" for one in outcomes if one.open]
+
+
 def study_directory(text: str) -> pathlib.Path:
     """The folder of a study that ran; raises Mistake unless it holds study.json."""
     directory = files.place(text, f"report {text}")

@@ -10,11 +10,15 @@ from experiments.command.contract import Command
 from experiments.command.flags import Given
 from experiments.runner.request import MEMORY, SEEDS, Request, whole
 from experiments.select import parse_name
+from moe import registry
 from moe.devices import processes
 from moe.environment import wrong_libtpu
 from moe.registry import Mistake
 
 absl_flags.DEFINE_list("seeds", None, "these seeds instead of the study's own")
+absl_flags.DEFINE_integer(
+    "until-decided", None, "adds seeds, up to so many, until each expectation is decided"
+)
 absl_flags.DEFINE_string(
     "checkpoints", None, "a folder or gs://BUCKET/PATH for them; default: the workdir"
 )
@@ -42,8 +46,28 @@ def act(words: Sequence[str], given: Given) -> None:
     from experiments.runner import run
 
     run.run(asked)
+    while further := _further(asked):
+        asked = further
+        run.run(asked)
     if processes.is_first():
         report.publish(asked.workdir)
+
+
+def _further(asked: Request) -> Request | None:
+    """What is asked for next where the looks so far have not decided all; None where they have.
+
+    Several processes do what the first finds, which has the files.
+    """
+    further = asked.further()
+    if further is None:
+        return None
+    left = [] if not processes.is_first() else report.undecided(asked.workdir)
+    if not processes.agreed([bool(left)])[0]:
+        return None
+    if processes.is_first():
+        seeds = f"{len(asked.seeds)} seeds leave {len(left)} undecided ({', '.join(left)})"
+        print(f"{seeds}; goes on to {len(further.seeds)}", file=sys.stderr)
+    return further
 
 
 def request(name: str, given: Given) -> Request:
@@ -51,12 +75,17 @@ def request(name: str, given: Given) -> Request:
     study, arms = parse_name(name)
     if arms is not None and given.arms is not None:
         raise Mistake(f"--arms={','.join(given.arms)}: {name} names an arm already")
+    wanted, looks = None if given.seeds is None else seeds(given.seeds), ()
+    if given.until_decided is not None:
+        asked = registry.lookup("study", study)
+        first = len(asked.seeds if wanted is None else wanted)
+        looks = asked.decision.until(first, given.until_decided).looks
     return Request(
         study,
         given.workdir,
         arms=arms or given.arms,
         size=given.size,
-        seeds=None if given.seeds is None else seeds(given.seeds),
+        seeds=wanted,
         overrides=given.set,
         jobs=given.jobs,
         mesh=_mesh(given),
@@ -65,6 +94,7 @@ def request(name: str, given: Given) -> Request:
         wandb=given.wandb,
         checkpoints=given.checkpoints,
         memory=given.memory,
+        looks=looks,
     )
 
 
@@ -93,11 +123,23 @@ COMMAND = Command(
     words="STUDY[/ARM]",
     act=act,
     flags=(
-        *("size", "arms", "seeds", "set", "workdir", "checkpoints", "jobs", "profile", "wandb"),
+        *(
+            "size",
+            "arms",
+            "seeds",
+            "until-decided",
+            "set",
+            "workdir",
+            "checkpoints",
+            "jobs",
+            "profile",
+            "wandb",
+        ),
         *("memory", "mesh", "coordinator", "num_processes", "process_id"),
     ),
     examples=(
         "dense_topk_hash --workdir=runs/first --seeds=0,1",
+        "dense_topk_hash --workdir=runs/sure --until-decided=12",
         "dense_topk_hash/top2 --workdir=runs/k4 --set=model.moe.router.k=4",
     ),
 )

@@ -9,6 +9,7 @@ NOISE_SEEDS = 5  # the evidence asks for five paired seeds at small scale
 def caveats(comparison: Comparison) -> list[str]:
     """One line per limit, each only where it applies to the runs at hand."""
     lines = [_learning_rate(comparison), _seeds(comparison), _scope(comparison)]
+    lines += [_declared(comparison)]
     lines += [
         one.text
         for one in comparison.declared.caveats
@@ -34,7 +35,7 @@ def _learning_rate(comparison: Comparison) -> str:
 def _seeds(comparison: Comparison) -> str:
     """Nothing with one seed, as the first sentence of all says so."""
     counts = [len(a.seeds_finished) for a in comparison.arms.values() if a.seeds_finished]
-    low, high = min(counts), max(counts)
+    low, high = min(counts, default=1), max(counts, default=1)
     if high == 1:
         return ""
     seeds = f"{low} seed{'s' * (low > 1)}" if low == high else f"{low} to {high} seeds"
@@ -43,6 +44,24 @@ def _seeds(comparison: Comparison) -> str:
         "intervals are wide"
     )
     return f"{seeds} per arm{few if low < NOISE_SEEDS else ''}."
+
+
+def _declared(comparison: Comparison) -> str:
+    """Where nothing was declared before the first step, or more seeds came than it named."""
+    declared = comparison.declared
+    if not declared.beforehand:
+        return (
+            "Nothing was declared before the first step of these runs, so no expectation is held "
+            "against them."
+        )
+    late = [str(seed) for seed in declared.seeds if seed not in declared.planned]
+    if not late:
+        return ""
+    seeds = f"Seed{'s' * (len(late) > 1)} {listing(late)} came after the declaration"
+    return (
+        f"{seeds}, which named {len(declared.planned)}: where somebody looked in between, p values "
+        "promise less than they say; --until-decided plans its looks."
+    )
 
 
 def _scope(comparison: Comparison) -> str:

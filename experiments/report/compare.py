@@ -7,17 +7,14 @@ from typing import Any
 
 from experiments.report import statistics
 from experiments.report.curves import curves
-from experiments.results.declaration import Declaration
+from experiments.report.differences import by_desk, compared
 from experiments.results.record import (
-    BASELINE,
     COMPLETE,
     DIVERGED,
     INCOMPLETE,
     MISSING,
-    NO_BASELINE,
     Arm,
     Comparison,
-    Difference,
     Peak,
     Routers,
     Share,
@@ -42,12 +39,13 @@ def compare(runs: Runs) -> Comparison:
     names = dict.fromkeys([declared.baseline, *declared.arms, *(run.arm for run in runs.runs)])
     known = {*declared.arms, *(run.arm for run in runs.runs)}
     arms = {name: _arm(name, runs) for name in names if name in known}
-    arms = _compared(arms, declared)
-    arms = _by_desk(arms, declared.baseline)
+    arms, outcomes = compared(arms, declared)
+    arms = by_desk(arms, declared)
     arms = {name: _placed(arms, arm, declared.scales) for name, arm in arms.items()}
     return Comparison(
         declared=declared,
         arms={name: arms[name] for name in sorted(arms, key=lambda name: _rank(arms[name]))},
+        outcomes=outcomes,
         baselines=_baselines(runs),
         environment=_environment(runs),
         problems=runs.problems,
@@ -172,71 +170,6 @@ def _environment(runs: Runs) -> dict[str, Any]:
             if value not in seen.setdefault(key, []):
                 seen[key].append(value)
     return {key: values[0] if len(values) == 1 else values for key, values in seen.items()}
-
-
-def _compared(arms: Arms, declared: Declaration) -> dict[str, Arm]:
-    """With difference, verdict and ratio of FLOPs to the baseline, and the contrasts of the study.
-
-    All of them are one family: what is told of a study is corrected for all that it asks.
-    """
-    base = arms.get(declared.baseline)
-    asked: dict[tuple[str, str | None], tuple[str, str]] = {  # (arm, contrast) -> what it compares
-        (one.arm, one.name): (one.arm, one.against) for one in declared.contrasts
-    }
-    asked |= {(name, None): (name, declared.baseline) for name in arms if name != declared.baseline}
-    family = statistics.corrected(
-        {
-            key: _paired(arms[arm], arms[against])
-            for key, (arm, against) in asked.items()
-            if arm in arms and against in arms
-        }
-    )
-    found = {}
-    for name, arm in arms.items():
-        difference = family.get((name, None))
-        flops = (arm.flops_per_token, base and base.flops_per_token)
-        found[name] = dataclasses.replace(
-            arm,
-            difference=difference,
-            flops_ratio=flops[0] / flops[1] if flops[0] and flops[1] else None,
-            verdict=_verdict(arm, difference, declared.baseline),
-            contrasts={what: one for (who, what), one in family.items() if who == name and what},
-        )
-    return found
-
-
-def _paired(arm: Arm, other: Arm) -> Difference | None:
-    """Paired difference of validation losses; None when either arm had a diverged run."""
-    if arm.seeds_diverged or other.seeds_diverged:
-        return None
-    return statistics.paired(arm.val_loss.by_seed, other.val_loss.by_seed)
-
-
-def _verdict(arm: Arm, difference: Difference | None, baseline: str) -> str:
-    if arm.status in (DIVERGED, MISSING):
-        return arm.status
-    if arm.name == baseline:
-        return BASELINE
-    return difference.verdict if difference else NO_BASELINE
-
-
-def _by_desk(arms: Arms, baseline: str) -> dict[str, Arm]:
-    """With the differences on each desk; Holm over all arms and desks together."""
-    base = arms[baseline].desk_loss if baseline in arms else {}
-    differences = {
-        (name, desk): statistics.paired(summary.by_seed, base[desk].by_seed)
-        for name, arm in arms.items()
-        for desk, summary in arm.desk_loss.items()
-        if name != baseline and desk in base
-    }
-    differences = statistics.corrected(differences)
-    return {
-        name: dataclasses.replace(
-            arm,
-            desk_difference={desk: one for (a, desk), one in differences.items() if a == name},
-        )
-        for name, arm in arms.items()
-    }
 
 
 def _placed(arms: Arms, arm: Arm, scales: Iterable[Scale]) -> Arm:

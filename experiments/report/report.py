@@ -5,6 +5,7 @@ import textwrap
 from pathlib import Path
 
 from experiments.figures import draw
+from experiments.report import expected
 from experiments.report import table as tables
 from experiments.report.compare import compare
 from experiments.report.page.page import page
@@ -35,12 +36,13 @@ def report(directory: str | Path) -> Path:
 
 
 def table(directory: str | Path) -> str:
-    """The table for a terminal, with the headline and what is not in it; raises as `report`."""
+    """The tables for a terminal, the headline and what is not in them; raises as `report`."""
     comparison = compare(read(Path(directory)))
     said = tell(comparison)
     notes = [f"Not in the table: {line}" for line in said.missing]
     wrapped = [textwrap.fill(line, 96) for line in [*said.headline, *notes]]
-    return printable(tables.terminal(comparison) + "\n\n" + "\n".join(wrapped))
+    blocks = [tables.terminal(comparison), expected.terminal(comparison), "\n".join(wrapped)]
+    return printable("\n\n".join(filter(None, blocks)))
 
 
 def _json(comparison: Comparison, said: Told) -> str:
@@ -56,7 +58,9 @@ def _markdown(comparison: Comparison, said: Told) -> str:
     lines += [*said.headline, "", tables.markdown(comparison), ""]
     notes = [f"{column.title}: {column.note}." for column in tables.columns(comparison)[1:]]
     lines += [" ".join(notes), ""]
+    answers = [*said.answers, expected.rule(comparison)] if said.answers else []
     sections = (
+        ("Expected and observed", answers),
         ("What the data say", said.findings),
         ("Caveats", said.caveats),
         ("Not in the table", said.missing),

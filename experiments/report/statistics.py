@@ -1,4 +1,7 @@
-"""Paired comparison of arms over seeds: t and bootstrap intervals, Holm (1979), Fieller (1954)."""
+"""Paired comparison of arms over seeds: t and bootstrap intervals, Holm (1979), Fieller (1954).
+
+Equality within a margin is tested by two one-sided t tests (TOST: Schuirmann 1987).
+"""
 
 import dataclasses
 import itertools
@@ -21,6 +24,8 @@ CONFIDENCE = 0.95
 SIGNIFICANT = 1 - CONFIDENCE  # a difference counts below this p, corrected for its family
 EXACT_RESAMPLES = 50_000  # enumerate every bootstrap sample up to here (six seeds), draw above
 DRAWN_RESAMPLES = 20_000
+POWER = 0.8  # at which the seeds are counted that a difference would have needed
+MOST_SEEDS = 2**13
 
 Name = TypeVar("Name")
 
@@ -78,19 +83,21 @@ def paired(
     )
 
 
-def verdict(mean: float, p: float | None) -> str:
-    """`lower` or `higher` below SIGNIFICANT, else `not told apart`; `one seed` without a p value.
+def verdict(mean: float, p: float | None, level: float = SIGNIFICANT) -> str:
+    """`lower` or `higher` below the level, else `not told apart`; `one seed` without a p value.
 
     p: of the paired t test, corrected for the family of comparisons.
     """
     if p is None:
         return ONE_SEED
-    if p >= SIGNIFICANT:
+    if p >= level:
         return UNCLEAR
     return LOWER if mean < 0 else HIGHER
 
 
-def corrected(family: Mapping[Name, Difference | None]) -> dict[Name, Difference | None]:
+def corrected(
+    family: Mapping[Name, Difference | None], level: float = SIGNIFICANT
+) -> dict[Name, Difference | None]:
     """The same differences, judged as one family by Holm's correction over all of them."""
     adjusted = holm({name: one.p for name, one in family.items() if one})
     tested = sum(p is not None for p in adjusted.values())
@@ -98,7 +105,7 @@ def corrected(family: Mapping[Name, Difference | None]) -> dict[Name, Difference
     for name, one in family.items():
         if one is not None:
             p = adjusted[name]
-            judged = {"p_holm": p, "comparisons": tested, "verdict": verdict(one.mean, p)}
+            judged = {"p_holm": p, "comparisons": tested, "verdict": verdict(one.mean, p, level)}
             one = dataclasses.replace(one, **judged)
         found[name] = one
     return found
@@ -123,6 +130,61 @@ def t_test(values: list[float]) -> float | None:
     if error == 0.0:
         return 1.0 if mean == 0.0 else 0.0
     return float(2.0 * stdtr(len(values) - 1, -abs(mean) / error))
+
+
+def above(values: list[float], bound: float) -> float | None:
+    """One-sided p value of mean <= bound, small where it lies above; None below two values."""
+    from scipy.special import stdtr
+
+    if len(values) < 2:
+        return None
+    gap, error = math.fsum(values) / len(values) - bound, _sd(values) / math.sqrt(len(values))
+    if error == 0.0:
+        return 0.0 if gap > 0.0 else 1.0
+    return float(stdtr(len(values) - 1, -gap / error))
+
+
+def within(values: list[float], margin: float) -> float | None:
+    """p value of a mean that lies at the margin or beyond, on either side: two one-sided t tests.
+
+    It is the larger of both; small where the mean lies within. None below two values.
+    """
+    if len(values) < 2:
+        return None
+    return max(above(values, -margin), above([-value for value in values], -margin))
+
+
+def beyond(values: list[float], margin: float) -> float | None:
+    """Two-sided p value of a mean within the margin; small where it lies beyond. None below two."""
+    if len(values) < 2:
+        return None
+    return min(1.0, 2 * min(above(values, margin), above([-value for value in values], margin)))
+
+
+def power(effect: float, n: int, level: float) -> float:
+    """How often the two-sided paired t test of n seeds tells a mean of `effect` sd from zero.
+
+    t then has the noncentral t distribution of effect * sqrt(n) and n - 1 degrees of freedom.
+    """
+    from scipy.special import nctdtr, stdtrit
+
+    limit, shift = float(stdtrit(n - 1, 1 - level / 2)), abs(effect) * math.sqrt(n)
+    tails = (float(nctdtr(n - 1, shift, end)) for end in (limit, -limit))
+    below, other = (0.0 if math.isnan(tail) else tail for tail in tails)  # SciPy's underflow
+    return 1 - below + other
+
+
+def seeds_needed(effect: float | None, level: float) -> int | None:
+    """The fewest seeds at which the power reaches POWER; None where MOST_SEEDS do not do."""
+    low, high = 1, 2  # too few, enough
+    while effect and high <= MOST_SEEDS and power(effect, high, level) < POWER:
+        low, high = high, 2 * high
+    if not effect or high > MOST_SEEDS:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(effect, middle, level) >= POWER else (middle, high)
+    return high
 
 
 def t_quantile(degrees: int) -> float:
@@ -154,7 +216,8 @@ def bootstrap_interval(values: list[float]) -> tuple[float, float] | None:
 
 def holm(p_by_name: Mapping) -> dict:
     """Holm's step-down adjusted p values; names whose p is None are not counted and stay None."""
-    tested = sorted((p, name) for name, p in p_by_name.items() if p is not None)
+    known = [(p, name) for name, p in p_by_name.items() if p is not None]
+    tested = sorted(known, key=lambda one: one[0])
     adjusted, largest = dict.fromkeys(p_by_name), 0.0
     for rank, (p, name) in enumerate(tested):
         largest = max(largest, min(1.0, (len(tested) - rank) * p))

@@ -3,15 +3,17 @@
 from typing import NamedTuple
 
 from experiments.report.caveats import caveats
+from experiments.report.expected import sentences
 from experiments.report.findings import findings, open_runs
 from experiments.report.headline import headline
 from experiments.results.record import Comparison
 
 
 class Told(NamedTuple):
-    """Sentences, under the names that results.json has for them."""
+    """Sentences, under the names that results.json has for them; answers to what was expected."""
 
     headline: list[str]
+    answers: list[str]
     findings: list[str]
     caveats: list[str]
     open_runs: list[str]
@@ -27,6 +29,7 @@ def tell(comparison: Comparison) -> Told:
     """What the numbers say, and what they do not."""
     return Told(
         headline=headline(comparison),
+        answers=sentences(comparison),
         findings=findings(comparison),
         caveats=caveats(comparison),
         open_runs=open_runs(comparison),

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.results.declaration import Declaration
+from experiments.studies.contract import HIGHER, LOWER
 from moe.analysis import load
 
 COMPLETE, INCOMPLETE, MISSING, DIVERGED = "complete", "incomplete", "missing", "diverged"
 BASELINE, NO_BASELINE = "baseline", "no baseline"
-LOWER, HIGHER, UNCLEAR, ONE_SEED = "lower", "higher", "not told apart", "one seed"
+UNCLEAR, ONE_SEED = "not told apart", "one seed"  # beside LOWER and HIGHER
+SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 MATCHED = 0.01  # relative tolerance within which FLOPs count as equal
 
 
@@ -44,6 +46,47 @@ class Difference(Summary):
     p_holm: float | None
     comparisons: int
     verdict: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What was declared of a difference before the first step, beside what was observed.
+
+    Attributes:
+      arm, against: the loss of the first minus that of the second.
+      contrast: its name; "" for one to the baseline.
+      direction, size, source: as declared; nats.
+      difference: over all seeds that are there; None where a run diverged or none is shared.
+      p_equal: of the tests within the margin, corrected; None without a margin.
+      verdict: SUPPORTED where the corrected t test tells it apart on the expected side, or where
+        it lies within the margin and was expected to; CONTRADICTED where it is told apart on the
+        other side, lies within the margin where a side was expected, or beyond it where none was;
+        else UNDECIDED.
+      reason: what that rests on.
+      seeds: how many had been looked at.
+      seeds_needed, seeds_published: how many would tell a difference of the size observed, or of
+        the size published, from none at 80 % power, by the spread observed and at alpha over the
+        number of comparisons; None where there is no such size or no number will do.
+    """
+
+    arm: str
+    against: str
+    contrast: str
+    direction: str
+    size: float | None
+    source: str
+    difference: Difference | None
+    p_equal: float | None
+    verdict: str
+    reason: str
+    seeds: int
+    seeds_needed: int | None
+    seeds_published: int | None
+
+    @property
+    def open(self) -> bool:
+        """Whether more seeds could decide it: no run of its arms diverged."""
+        return self.verdict == UNDECIDED and self.difference is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +222,7 @@ class Comparison:
 
     Attributes:
       arms: by name: the baseline, the arms of its FLOPs, then those at other FLOPs.
+      outcomes: what came of each expectation; none where nothing was declared beforehand.
       baselines: the count-based ones on the same held-out text.
       environment: each version once; a list where the runs differ.
       problems: a line for each file that could not be used.
@@ -189,6 +233,7 @@ class Comparison:
     baselines: Mapping[str, Any]
     environment: Mapping[str, Any]
     problems: tuple[str, ...]
+    outcomes: tuple[Outcome, ...] = ()
 
     @property
     def baseline(self) -> str:
@@ -218,6 +263,7 @@ class Comparison:
         return declared | {
             "arm_order": list(self.arms),
             "arms": plain(self.arms),
+            "outcomes": plain(self.outcomes),
             "baselines": plain(self.baselines),
             "environment": plain(self.environment),
             "problems": list(self.problems),

@@ -54,7 +54,7 @@ class Runs:
 
 
 def read(directory: str | Path) -> Runs:
-    """Reads every run; raises Mistake for an unusable study.json or when no run has finished.
+    """Reads every run; raises Mistake for an unusable study.json or when no run has ended.
 
     A result of another study, size or data fingerprint, or of another model or length than the
     first seed of its arm, is left out and named in `problems`.
@@ -68,7 +68,7 @@ def read(directory: str | Path) -> Runs:
         for seed in _seeds(directory / arm)
     ]
     runs = _comparable(runs, problems)
-    if not any(run.status == FINISHED for run in runs):
+    if not any(run.status in (FINISHED, DIVERGED) for run in runs):
         started = f"{len(runs)} started" if runs else "none started"
         first = f"; {problems[0]}" if problems else ""
         raise Mistake(f"{directory}: no finished run ({started}){first}")

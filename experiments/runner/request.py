@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from experiments.select import resolve
+from experiments.studies.contract import Decision
 from moe import files, registry
 from moe.checkpoint import places
 from moe.data.data import SEED
@@ -47,6 +48,8 @@ class Request:
       memory: "check" refuses, by formula, what the memory cannot hold; "ignore" tries it.
       checkpoints: a folder, or gs://BUCKET/PATH, that gets the checkpoints, as ARM/seedN, and a
         copy of the metrics; None is each run's own folder.
+      looks: numbers of seeds at which it is asked whether all is decided, declared before the first
+        step; one is that of the seeds, and `further` asks for the next. () is the study's own.
       experiments: arm -> experiment of seed 0, resolved from what stands above.
 
     Raises Mistake, one line, for whatever cannot be, and OSError for a bucket that does not answer.
@@ -65,6 +68,7 @@ class Request:
     wandb: str | None = None
     checkpoints: str | None = None
     memory: str = "check"
+    looks: Sequence[int] = ()
     experiments: dict[str, Any] = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):
@@ -77,6 +81,7 @@ class Request:
         self._be("experiments", experiments)
         self._be("arms", tuple(experiments))
         self._be("seeds", _checked_seeds(seeds))
+        self._check_looks()
         self._be("overrides", tuple(self.overrides))
         self._check_wandb()
         if self.memory not in MEMORY:
@@ -112,6 +117,36 @@ class Request:
                 f"train.steps={last}"
             )
         return steps[0], steps[1]
+
+    @property
+    def planned(self) -> tuple[int, ...]:
+        """The seeds in the order in which looks take them: those asked for, then larger ones."""
+        more = max(self.looks, default=0) - len(self.seeds)
+        first = max(self.seeds) + 1
+        return (*self.seeds, *range(first, first + more))
+
+    def further(self) -> Request | None:
+        """The same up to the next look; None at the last."""
+        later = [n for n in self.looks if n > len(self.seeds)]
+        return dataclasses.replace(self, seeds=self.planned[: later[0]]) if later else None
+
+    def _check_looks(self) -> None:
+        """Raises Mistake for looks that do not rise, or at which nothing could be decided."""
+        study, arms = registry.lookup("study", self.study), set(self.arms)
+        looks = Decision(looks=tuple(self.looks)).looks or study.decision.looks
+        self._be("looks", looks)
+        if not looks:
+            return
+        if len(self.seeds) not in looks:
+            raise Mistake(f"looks={looks}: must have the number of seeds, {len(self.seeds)}")
+        _checked_seeds(self.planned)
+        pairs = [(one.arm, one.against) for one in study.contrasts]
+        pairs += [(one.arm, study.baseline) for one in study.expectations]
+        if not any(set(pair) <= arms for pair in pairs):
+            raise Mistake(
+                f"--until-decided={looks[-1]}: nothing is expected of {', '.join(self.arms)} "
+                "beside each other, so nothing can be decided"
+            )
 
     def _check_workdir(self) -> None:
         given = os.fspath(self.workdir or "")

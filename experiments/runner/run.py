@@ -31,9 +31,7 @@ def run(request: Request, on_log: Callable[[str, int, dict], None] | None = None
     """
     mesh = request.provided()
     tasks = workers.dearest_first([_task(request, arm) for arm in request.arms])
-    asked = Declaration.of(
-        request.study, request.size, request.arms, request.seeds, request.overrides
-    )
+    asked = _declared(request)
     for task in tasks:
         for seed in task.seeds:
             _places(task, seed)
@@ -60,6 +58,13 @@ def run(request: Request, on_log: Callable[[str, int, dict], None] | None = None
             held.enter_context(in_use(mesh))
         held.enter_context(together.watching())
         workers.run(tasks, request.jobs, begin, on_log)
+
+
+def _declared(request: Request) -> Declaration:
+    asked = Declaration.of(
+        request.study, request.size, request.arms, request.seeds, request.overrides
+    )
+    return asked.until(request.looks, request.planned) if request.looks else asked
 
 
 def _made(workdir: pathlib.Path) -> None:

@@ -74,13 +74,13 @@ def run_one(
             held.enter_context(files.hold(directory, patience_s=60, called="--workdir"))
             files.write(directory / "experiment.txt", text)
             files.write(directory / "tokenizer.json", dataset.tokenizer.sealed)
-            (directory / DIVERGED).unlink(missing_ok=True)
             if task.checkpoints:
                 files.write(directory / ELSEWHERE, f"{task.checkpoints}\n")
         place = task.checkpoint_directory(seed)
         trained = train(experiment, dataset, directory, text, on_log, stop, watch, place)
         if is_first():
             _result(task, experiment, dataset, trained).write(directory)
+            (directory / DIVERGED).unlink(missing_ok=True)
     on_log({"kind": "finished", "message": clock.line(trained.seconds)})
 
 

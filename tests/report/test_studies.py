@@ -14,7 +14,7 @@ from tests.test_house import ROOT
 STUDY = '''
 """Three odd arms."""
 
-from experiments.studies.contract import Caveat, Contrast, Scale, Study
+from experiments.studies.contract import Caveat, Contrast, Expectation, Scale, Study
 
 
 def build(arm, size):
@@ -36,8 +36,15 @@ STUDY = Study(
             against="Früh",
             claim="narrow is as good",
             source="0000.00001",
+            direction="equal",
+            size=0.01,
         ),
     ),
+    expectations=(
+        Expectation("x-1", "lower", -0.02, "0000.00002"),
+        Expectation("Früh", "higher"),
+    ),
+    margin=0.05,
     scales=(Scale(name="way", title="Way from zz (0) to Früh (1)", start="zz", end="Früh"),),
     caveats=(
         Caveat("Früh is wide.", ("Früh",)),
@@ -98,6 +105,41 @@ def test_its_contrasts_scales_and_caveats_are_in_the_numbers_and_sentences(direc
     )
     assert "Früh is wide." in record["caveats"] and "All of it is made up." in record["caveats"]
     assert record["colour_order"] == ["Früh", "x-1"]
+
+
+def test_what_it_expects_stands_beside_what_came(directory):
+    """x-1 - zz: mean -0.1, sd 0.01, p 0.0033; Früh - zz: -0.2; x-1 - Früh: 0.1 at every seed.
+
+    All of them are told apart; 0.1 lies beyond the margin of 0.05. Seeds for 80 % power at
+    0.05 / 3: an effect of 10 sd has 0.99 of it at three seeds (0.29 at two), one of 0.02 / 0.01 =
+    2 sd has 0.85 at six (0.68 at five), by scipy.stats.nct.
+    """
+    record = load(directory)
+    kept = ("arm", "against", "direction", "size", "verdict", "reason", "seeds")
+    assert [tuple(one[key] for key in kept) for one in record["outcomes"]] == [
+        ("x-1", "zz", "lower", -0.02, "supported", "told apart, lower", 3),
+        ("Früh", "zz", "higher", None, "contradicted", "told apart, lower", 3),
+        ("x-1", "Früh", "equal", 0.01, "contradicted", "beyond the margin of 0.050 nats", 3),
+    ]
+    one = record["outcomes"][0]
+    assert one["difference"] == record["arms"]["x-1"]["difference"]
+    assert (one["seeds_needed"], one["seeds_published"]) == (3, 6)
+    assert record["answers"][0] == (
+        "Of 3 expectations declared before the first step: 1 supported, 2 contradicted and 0 "
+        "undecided."
+    )
+    sentence = (
+        "The loss of x-1 was expected to be lower than that of zz (−0.020 nats published, arXiv "
+        "0000.00002); the difference is −0.1000 nats per token (95 % interval −0.1248 to −0.0752, "
+        "3 paired seeds, p = 0.0033, p = 1 by the tests for equality): supported, told apart, "
+        "lower."
+    )
+    row = "x-1 - zz  lower -0.020  -0.1000 [-0.1248, -0.0752]  supported  3  3"
+    assert row in [re.sub("  +", "  ", line) for line in table(directory).splitlines()]
+    page = Page((directory / "report.html").read_text(encoding="utf-8"))
+    assert sentence in record["answers"] and sentence in (directory / "results.md").read_text()
+    assert sentence.replace("p = ", "p\xa0=\xa0").replace("95 %", "95\xa0%") in page.text
+    assert "#expected" in page.links and "x-1 − Früh" in page.text
 
 
 def test_it_has_a_table_figures_and_a_page(directory):

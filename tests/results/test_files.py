@@ -8,10 +8,11 @@ import shutil
 
 import pytest
 
+from experiments.results import declaration
 from experiments.results.declaration import Declaration
 from experiments.results.result import Result, finite
 from experiments.studies.contract import Scale
-from moe import registry
+from moe import files, registry
 from moe.registry import Mistake
 
 BEFORE = pathlib.Path(__file__).parents[1] / "golden" / "before_rooms"
@@ -93,7 +94,8 @@ def test_a_damaged_file_stops_a_run_in_one_line(asked, tmp_path, text):
 )
 def test_a_damaged_declaration_is_one_line(asked, tmp_path, damage):
     content = asked.content() | damage
-    (tmp_path / "study.json").write_text(json.dumps(content))
+    content["declared"] = declaration._digest(content)
+    (tmp_path / "study.json").write_text(files.sealed(content))
     with pytest.raises(Mistake, match=r"study\.json: not as a study run writes it"):
         Declaration.read(tmp_path)
 
@@ -101,7 +103,7 @@ def test_a_damaged_declaration_is_one_line(asked, tmp_path, damage):
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc", "a\0b", "a" * 300])
 def test_arms_are_names_of_folders(name, asked, tmp_path):
     content = asked.content() | {"arms": {name: "a line"}}
-    (tmp_path / "study.json").write_text(json.dumps(content))
+    (tmp_path / "study.json").write_text(files.sealed(content))
     with pytest.raises(Mistake, match="which is no name of a folder"):
         Declaration.read(tmp_path)
 

@@ -2,13 +2,14 @@
 
 from experiments.report.page.markup import Html, bullets, table
 from experiments.results.record import Comparison, Difference
-from experiments.text import interval, number, probability
+from experiments.studies.contract import Decision
+from experiments.text import interval, listing, number, probability
 
 RULE = (
     "<p>Arms are compared seed by seed: the same seed means the same order of training data. Two "
     "arms are told apart when the p value of a paired t test, with Holm’s correction for all "
-    "comparisons of this table, is below 0.05; an interval is that of one comparison alone, so it "
-    "can leave out zero where the corrected test does not tell. Beside them stand the effect, "
+    "comparisons of this table, is below {level}; an interval is that of one comparison alone, so "
+    "it can leave out zero where the corrected test does not tell. Beside them stand the effect, "
     "which is the mean difference over the standard deviation of the paired differences, and the "
     "paired bootstrap interval, which is too narrow below about five seeds.</p>"
 )
@@ -27,7 +28,17 @@ def certainty(comparison: Comparison) -> str:
     if comparison.one_seed:
         return ""
     parts = (_differences, _claims, _ratios, _seeds)
-    return RULE + "".join(part(comparison) for part in parts)
+    return _rule(comparison) + "".join(part(comparison) for part in parts)
+
+
+def _rule(comparison: Comparison) -> str:
+    decision = comparison.declared.decision
+    looks = listing([f"{level:.2g} at {n} seeds" for n, level in _looks(decision)])
+    return RULE.format(level=looks or f"{decision.alpha:g}")
+
+
+def _looks(decision: Decision) -> list[tuple[int, float]]:
+    return list(zip(decision.looks, decision.levels(), strict=False))
 
 
 def _differences(comparison: Comparison) -> str:

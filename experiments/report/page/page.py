@@ -9,9 +9,10 @@ from experiments.figures.draw import Drawing
 from experiments.report import table as tables
 from experiments.report.findings import BASELINES
 from experiments.report.page.certainty import certainty
+from experiments.report.page.expected import expected
 from experiments.report.page.markup import bullets, prose, scroll, swatch, table
 from experiments.report.told import Told
-from experiments.results.record import Arm, Comparison
+from experiments.results.record import MISSING, Arm, Comparison
 from experiments.text import listing, number
 from moe.analysis import load
 
@@ -28,6 +29,7 @@ def page(comparison: Comparison, said: Told, drawings: list[Drawing]) -> str:
     """The whole page as text; everything that comes from the record is escaped."""
     sections = (
         ("results", "Results", _results(comparison) + _desks(comparison)),
+        ("expected", "Expected and observed", expected(comparison, said.answers)),
         ("findings", "What the data say", bullets(said.findings)),
         ("figures", "Figures", "".join(_figure(d, i + 1) for i, d in enumerate(drawings))),
         ("sure", "How sure is it", certainty(comparison)),
@@ -198,7 +200,7 @@ def _repeat(comparison: Comparison) -> str:
     options = {
         "workdir": "repeat",
         "size": declared.size,
-        "arms": ",".join(arm.name for arm in comparison.arms.values() if arm.seeds_finished),
+        "arms": ",".join(arm.name for arm in comparison.arms.values() if arm.status != MISSING),
         "seeds": ",".join(str(seed) for seed in declared.seeds),
     }
     command = [f"python -m experiments run {shlex.quote(str(declared.study))}"]
