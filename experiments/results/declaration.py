@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from experiments.results import folder
-from experiments.studies.contract import Caveat, Contrast, Decision, Expectation, Scale, Study
+from experiments.studies.contract import (
+    Caveat,
+    Contrast,
+    Decision,
+    Expectation,
+    Grid,
+    Scale,
+    Study,
+    Tuning,
+)
 from moe import files, registry
 from moe.registry import Mistake
 
@@ -17,7 +26,14 @@ FILE = "study.json"
 _ASKED = ("study", "size", "question", "baseline", "arms", "seeds")  # in every file
 _ALLOWS = "train.max_epochs="  # what a run may do is no part of what it is
 _SAME = ("study", "size", "question", "baseline", "overrides")  # in all runs of one folder
-_HELD = ("contrasts", "expectations", "metric", "decision", "margin")  # the same once declared
+_HELD = (
+    "contrasts",
+    "expectations",
+    "metric",
+    "decision",
+    "margin",
+    "tuning",
+)  # the same once declared
 _BEFOREHAND = (*_HELD[1:], "planned")  # only where it was written before the first step
 _DIGEST = "declared"  # the key of the hash of all that was declared
 
@@ -28,8 +44,8 @@ class Declaration:
 
     Attributes:
       arms: name -> one line, of those that were asked for.
-      contrasts, scales, caveats, colour_order, expectations, metric, decision, margin: of the
-        whole study, see `experiments.studies.contract`.
+      contrasts, scales, caveats, colour_order, expectations, metric, decision, margin, tuning: of
+        the whole study, see `experiments.studies.contract`.
       planned: the seeds that were named before the first step, in the order of their looks.
       beforehand: whether it was written before the first step, so that a report is held to it.
     """
@@ -49,6 +65,7 @@ class Declaration:
     metric: str = "val_loss"
     decision: Decision = Decision()
     margin: float | None = None
+    tuning: Tuning | None = None
     planned: tuple[int, ...] = ()
     beforehand: bool = False
 
@@ -76,6 +93,7 @@ class Declaration:
             metric=study.metric,
             decision=study.decision,
             margin=study.margin,
+            tuning=study.tuning and study.tuning.at(size, overrides),
             planned=tuple(seeds),
             beforehand=True,
         )
@@ -158,6 +176,7 @@ class Declaration:
         for key in ("contrasts", "scales", "caveats", "expectations"):
             content[key] = [_listed(dataclasses.asdict(one)) for one in content[key]]
         content |= {"arms": dict(self.arms), "decision": _listed(dataclasses.asdict(self.decision))}
+        content["tuning"] = json.loads(json.dumps(self.tuning and dataclasses.asdict(self.tuning)))
         if content.pop("beforehand"):
             return content | {_DIGEST: _digest(content)}
         return {key: value for key, value in content.items() if key not in _BEFOREHAND}
@@ -238,6 +257,9 @@ _READ = {
     "metric": str,
     "decision": lambda content: _records(Decision)([content])[0],
     "margin": lambda content: content,
+    "tuning": lambda content: (
+        content and Tuning(**content | {"grids": _records(Grid)(content["grids"])})
+    ),
     "planned": tuple,
 }
 

@@ -4,12 +4,13 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from experiments.results.declaration import Declaration
 from experiments.results.folder import ELSEWHERE, METRICS, RESULT, Task
 from experiments.results.result import Result
-from experiments.runner import memory, together, workers
+from experiments.runner import memory, together, tune, workers
 from experiments.runner.request import Request
 from moe import fields, files
 from moe.devices.mesh import in_use
@@ -29,18 +30,13 @@ def run(request: Request, on_log: Callable[[str, int, dict], None] | None = None
     that holds other experiments or is in use; Interrupted when a signal stopped the runs, which
     then have saved. A second signal raises KeyboardInterrupt at once.
     """
-    mesh = request.provided()
-    tasks = workers.dearest_first([_task(request, arm) for arm in request.arms])
-    asked = _declared(request)
-    for task in tasks:
-        for seed in task.seeds:
-            _places(task, seed)
-            _same_experiment(task, seed)
-            _same_checkpoints(task, seed)
-            _whole_result(task, seed)
-    asked.joined(request.workdir)
+    mesh, tuning = request.provided(), tune.declared(request)
     if mesh is not None:
-        on_log = on_log or (lambda arm, seed, row: None)
+        on_log = on_log or _silent
+    asked, begun = _declared(request), []
+    tasks = _tasks(request, request.experiments)
+    _check(request, tasks, () if tuning else (_same_experiment,))
+    asked.joined(request.workdir)
     left = [task for task in tasks if not all(map(task.finished, task.seeds))]
     if request.memory == "check" and left:
         count = workers.side_by_side(tasks, request.jobs, on_log)
@@ -49,15 +45,38 @@ def run(request: Request, on_log: Callable[[str, int, dict], None] | None = None
 
         def begin():
             """Writes for the first time: all that can be checked is checked."""
-            if is_first():
+            if is_first() and not begun:
                 _made(request.workdir)
                 held.enter_context(files.hold(request.workdir, called="--workdir"))
                 asked.write(request.workdir)
+                begun.append(True)
+
+        def train(trials):
+            begin() if not trials else workers.run(trials, request.jobs, begin, on_log and _silent)
 
         if mesh is not None:
             held.enter_context(in_use(mesh))
         held.enter_context(together.watching())
+        if tuning:
+            tasks = _tasks(request, tune.tuned(request, tuning, train))
+            _check(request, tasks, (_same_experiment,))
         workers.run(tasks, request.jobs, begin, on_log)
+
+
+def _silent(arm: str, seed: int, row: dict) -> None:
+    """Keeps runs in this process, and shows nobody their rows."""
+
+
+def _tasks(request: Request, experiments: Mapping[str, Any]) -> list[Task]:
+    return workers.dearest_first([_task(request, arm, experiments[arm]) for arm in request.arms])
+
+
+def _check(request: Request, tasks: Sequence[Task], more: Sequence[Callable]) -> None:
+    """Raises Mistake, one line, for whatever is there and is not of these runs."""
+    for task in tasks:
+        for seed in task.seeds:
+            for rule in (_places, *more, _same_checkpoints, _whole_result):
+                rule(task, seed)
 
 
 def _declared(request: Request) -> Declaration:
@@ -74,12 +93,12 @@ def _made(workdir: pathlib.Path) -> None:
         raise Mistake(f"--workdir={workdir}: cannot be made ({error.strerror})") from error
 
 
-def _task(request: Request, arm: str) -> Task:
+def _task(request: Request, arm: str, experiment: Any) -> Task:
     return Task(
         request.study,
         request.size,
         arm,
-        request.experiments[arm],
+        experiment,
         request.seeds,
         request.workdir,
         request.profiled(),

@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.results.folder import DIVERGED, RESULT, Task
 from experiments.results.result import Result
-from experiments.results.tuning import FOLDER, Choice, write
+from experiments.results.tuning import FOLDER, Choice, read, write
 from experiments.runner import workers
 from experiments.runner.request import Request
 from experiments.studies.contract import Grid, Tuning
@@ -26,33 +26,36 @@ Train = Callable[[Sequence[Task]], None]
 def declared(request: Request) -> Tuning | None:
     """How the arms of a request are tuned; None where they are not.
 
-    What --set sets is set for every arm, and not tuned. Raises Mistake where the seeds of the
-    tuning are among those of the runs.
+    Raises Mistake where the seeds of the tuning are among those of the runs, and for several
+    processes, which need not see the same files.
     """
     tuning = registry.lookup("study", request.study).tuning
-    if tuning is None or request.size not in tuning.sizes:
+    tuning = tuning and tuning.at(request.size, request.overrides)
+    if tuning is None:
         return None
-    taken = sorted(set(tuning.seeds) & set(request.seeds or ()))
+    taken = sorted(set(tuning.seeds) & set(request.planned))
     if taken:
         raise Mistake(
             f"--seeds: {taken[0]} is one that {request.study} tunes on "
             f"({', '.join(map(str, tuning.seeds))}); take others"
         )
-    fixed = {assignment.partition("=")[0] for assignment in request.overrides}
-    grids = tuple(grid for grid in tuning.grids if grid.path not in fixed)
-    return dataclasses.replace(tuning, grids=grids) if grids else None
+    if request.processes != 1:
+        raise Mistake(
+            f"--size={request.size}: {request.study} tunes its arms there, in one process; with "
+            f"several, --set {' and '.join(grid.path for grid in tuning.grids)}"
+        )
+    return tuning
 
 
-def tuned(request: Request, train: Train) -> dict[str, Any]:
+def tuned(request: Request, tuning: Tuning, train: Train) -> dict[str, Any]:
     """Arm -> its experiment with the best value of each grid, one grid after the other.
 
     Args:
+      tuning: what `declared` found.
       train: trains tasks, or goes on with them, to their ends.
     """
-    experiments, tuning = dict(request.experiments), declared(request)
-    if tuning is None:
-        return experiments
-    choices: list[Choice] = []
+    experiments = dict(request.experiments)
+    choices = [choice for choice in read(request.workdir) if choice.arm not in experiments]
     for grid in tuning.grids:
         for choice in _search(request, tuning, grid, experiments, train):
             choices.append(choice)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from moe.registry import Mistake
 
@@ -169,6 +169,12 @@ class Tuning:
     sizes: tuple[str, ...]
     seeds: tuple[int, ...]
     share: float
+
+    def at(self, size: str, overrides: Iterable[str]) -> Tuning | None:
+        """What of it happens at a size; what --set sets is set in every arm, and not tuned."""
+        fixed = {assignment.partition("=")[0] for assignment in overrides}
+        grids = tuple(grid for grid in self.grids if grid.path not in fixed)
+        return dataclasses.replace(self, grids=grids) if grids and size in self.sizes else None
 
     def steps(self, whole: int) -> int:
         """Steps of one value's training, where a run has `whole`."""

@@ -2,7 +2,7 @@
 
 The probabilities are not kept but computed again from the logarithm of their sums, as in
 FlashAttention (arXiv 2205.14135, algorithm 4). On CPUs this is faster than XLA's own form, which
-computes the full square of positions and writes it several times; elsewhere XLA's own is used.
+computes the full square of positions and writes it several times.
 """
 
 import functools
@@ -12,24 +12,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from moe.devices import sharding
-
 BLOCK, BLOCKS = 32, 16  # queries in a block, at least; blocks in a sequence, at most
-
-
-def attend(query_BLHA: jax.Array, key_BLJA: jax.Array, value_BLJA: jax.Array) -> jax.Array:
-    """Mixes the values of positions 0..l into position l; H / J query heads read each key head.
-
-    Scores are scaled by 1 / sqrt(A); the softmax is in float32. Returns mixed_BLHA.
-    """
-    if sharding.platform() == "cpu":
-        return blocked(query_BLHA, key_BLJA, value_BLJA)
-    return jax.nn.dot_product_attention(query_BLHA, key_BLJA, value_BLJA, is_causal=True)
 
 
 @jax.custom_vjp
 def blocked(query_BLHA: jax.Array, key_BLJA: jax.Array, value_BLJA: jax.Array) -> jax.Array:
-    """`attend` in blocks of queries; its backward pass keeps no probabilities."""
+    """Mixes the values of positions 0..l into position l; H / J query heads read each key head.
+
+    Scores are scaled by 1 / sqrt(A); the softmax is in float32. Returns mixed_BLHA.
+    """
     return _forward(query_BLHA, key_BLJA, value_BLJA)[0]
 
 

@@ -6,8 +6,9 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
+from moe.devices import sharding
 from moe.fields import Above, AtLeast
-from moe.kernels.attention import attend
+from moe.kernels.attention import blocked
 from moe.params import Params, Size
 from moe.registry import Mistake
 
@@ -28,6 +29,13 @@ def normalize(x: jax.Array, scale: jax.Array) -> jax.Array:
     x32 = x.astype(jnp.float32)
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + 1e-6)
     return (x32 * inverse * jnp.expand_dims(scale, range(x.ndim - 1))).astype(x.dtype)
+
+
+def attend(query_BLHA: jax.Array, key_BLJA: jax.Array, value_BLJA: jax.Array) -> jax.Array:
+    """Causal attention in the form that suits the platform; see `moe.kernels.attention`."""
+    if sharding.platform() == "cpu":
+        return blocked(query_BLHA, key_BLJA, value_BLJA)
+    return jax.nn.dot_product_attention(query_BLHA, key_BLJA, value_BLJA, is_causal=True)
 
 
 def project(x_BLD: jax.Array, w_DX: jax.Array) -> jax.Array:

@@ -5,13 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from moe.devices import sharding
 from moe.kernels import attention
+from moe.model.attention import attend
 
 
-def inputs(B, L, H, J, A, dtype=jnp.float32):
+def inputs(B, L, H, J, A):
     keys = jax.random.split(jax.random.key(0), 4)
     shapes = ((B, L, H, A), (B, L, J, A), (B, L, J, A), (B, L, H, A))
-    return [jax.random.normal(k, s, dtype) for k, s in zip(keys, shapes, strict=True)]
+    return [jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)]
 
 
 def plain(query, key, value):
@@ -74,8 +76,8 @@ def test_the_form_is_that_of_the_platform(monkeypatch):
     arrays = inputs(1, 64, 2, 1, 8)[:3]
 
     def made_for(platform):
-        monkeypatch.setattr(attention.sharding, "platform", lambda: platform)
-        return str(jax.make_jaxpr(lambda *arrays: attention.attend(*arrays))(*arrays))
+        monkeypatch.setattr(sharding, "platform", lambda: platform)
+        return str(jax.make_jaxpr(lambda *arrays: attend(*arrays))(*arrays))
 
     assert "custom_vjp" in made_for("cpu")
     assert "custom_vjp" not in made_for("cuda") and "custom_vjp" not in made_for("tpu")

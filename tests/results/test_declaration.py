@@ -39,7 +39,7 @@ CHANGES = {
     ),
     "one less": (
         lambda asked: dataclasses.replace(asked, contrasts=asked.contrasts[:1]),
-        "contrasts is a list of 2 there, a list of 1 asked",
+        "contrasts is a list of 11 there, a list of 1 asked",
     ),
     "margin": (
         lambda asked: dataclasses.replace(asked, margin=0.1),

@@ -57,10 +57,14 @@ def ask(tmp_path, *overrides, arms=tuple(BEST), seeds=(0,)):
     return Request(STUDY, tmp_path, arms, seeds=seeds, overrides=["train.steps=40", *overrides])
 
 
+def tuned(request, train):
+    return tune.tuned(request, tune.declared(request), train)
+
+
 def test_each_arm_takes_its_own_best_and_a_best_at_an_end_goes_on(tmp_path, monkeypatch):
     declare(monkeypatch, Grid(RATE, RATES))
     bench = Bench()
-    found = tune.tuned(ask(tmp_path), bench)
+    found = tuned(ask(tmp_path), bench)
     rates = {arm: experiment.optimizer.learning_rate for arm, experiment in found.items()}
     # dense has its best inside. top1 goes on by ratios of 2 to .024 and .048, which is the last of
     # its grid, so once more to .096. hash_random goes on to .0015 and .00075: log2(1.5)^2 = .342,
@@ -73,12 +77,12 @@ def test_each_arm_takes_its_own_best_and_a_best_at_an_end_goes_on(tmp_path, monk
     assert first.losses[4.8e-2] == (3.99, 4.01) and first.mean(4.8e-2) == 4.0
     assert len(bench.trained) == 3 * 3 + 2 * 3 and len(set(bench.trained)) == len(bench.trained)
     again = Bench()
-    assert tune.tuned(ask(tmp_path, seeds=(0, 1)), again) == found and not again.trained
+    assert tuned(ask(tmp_path, seeds=(0, 1)), again) == found and not again.trained
 
 
 def test_a_grid_ends_somewhere_and_says_so(tmp_path, monkeypatch):
     declare(monkeypatch, Grid(RATE, (1e-4, 2e-4)))
-    found = tune.tuned(ask(tmp_path, arms=("top1",)), Bench())
+    found = tuned(ask(tmp_path, arms=("top1",)), Bench())
     choice = tuning.read(tmp_path)[0]
     assert found["top1"].optimizer.learning_rate == choice.value == 1.6e-3  # 3 values more
     assert choice.at_edge == 1
@@ -87,11 +91,11 @@ def test_a_grid_ends_somewhere_and_says_so(tmp_path, monkeypatch):
 def test_a_value_that_diverges_is_not_taken_nor_tried_again(tmp_path, monkeypatch):
     declare(monkeypatch, Grid(RATE, RATES))
     bench = Bench(diverges_above=7e-3)
-    found = tune.tuned(ask(tmp_path, arms=("top1",)), bench)
+    found = tuned(ask(tmp_path, arms=("top1",)), bench)
     assert found["top1"].optimizer.learning_rate == 6e-3
     assert tuning.read(tmp_path)[0].losses[1.2e-2] == (None, None)
     again = Bench()
-    tune.tuned(ask(tmp_path, arms=("top1",)), again)
+    tuned(ask(tmp_path, arms=("top1",)), again)
     assert not again.trained
 
 
@@ -102,7 +106,7 @@ def test_what_is_set_or_off_or_of_another_size_is_not_tuned(tmp_path, monkeypatc
     # dense has no such field, and frozen1 has it at 0: its router does not learn.
     request = ask(tmp_path, f"{RATE}=0.004", arms=("dense", "top1", "frozen1"))
     bench = Bench()
-    found = tune.tuned(request, bench)
+    found = tuned(request, bench)
     assert {one.partition("@")[0] for one in bench.trained} == {"top1"}
     assert found["dense"].optimizer.learning_rate == 0.004
     assert tune.declared(Request(STUDY, tmp_path, size="small", seeds=(0,))) is None
@@ -111,12 +115,12 @@ def test_what_is_set_or_off_or_of_another_size_is_not_tuned(tmp_path, monkeypatc
 def test_seeds_of_the_tuning_are_not_used_again(tmp_path, monkeypatch):
     declare(monkeypatch, Grid(RATE, RATES))
     with pytest.raises(Mistake, match=r"--seeds: 8 is one that dense_topk_hash tunes on \(7, 8\)"):
-        tune.tuned(ask(tmp_path, seeds=(0, 8)), Bench())
+        tuned(ask(tmp_path, seeds=(0, 8)), Bench())
 
 
 def test_a_changed_record_is_told(tmp_path, monkeypatch):
     declare(monkeypatch, Grid(RATE, RATES))
-    tune.tuned(ask(tmp_path, arms=("dense",)), Bench())
+    tuned(ask(tmp_path, arms=("dense",)), Bench())
     path = tmp_path / tuning.FILE
     path.write_text(path.read_text().replace("0.006", "0.016", 1))
     with pytest.raises(Mistake, match="its seal does not fit"):
