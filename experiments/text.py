@@ -1,5 +1,6 @@
 """Numbers, values and lists as text."""
 
+import re
 from collections.abc import Collection, Mapping
 
 NONE = "–"  # for a number that there is not
@@ -40,6 +41,11 @@ def columns(rows: list[tuple[str, ...]], left: Collection[int]) -> list[str]:
 def listing(names: list[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def cited(source: str) -> str:
+    """A source as a sentence names it: `arXiv 2106.04426` for an id, others as they are."""
+    return f"arXiv {source}" if re.fullmatch(r"\d{4}\.\d{4,5}", source) else source
 
 
 def printable(text: str) -> str:

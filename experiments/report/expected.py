@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from experiments.results.record import CONTRADICTED, SUPPORTED, UNDECIDED, Comparison, Outcome
 from experiments.studies.contract import EQUAL, Decision
-from experiments.text import NONE, columns, interval, listing, number, probability
+from experiments.text import NONE, cited, columns, interval, listing, number, probability
 
 NOTES: Mapping[str, str] = {  # heading of a column -> what it says
     "Comparison": "the loss of the first arm minus that of the second",
@@ -85,7 +85,7 @@ def sentences(comparison: Comparison) -> list[str]:
 
 def _sentence(one: Outcome) -> str:
     facts = [f"{number(one.size, 3, sign=True)} nats published"] if one.size is not None else []
-    facts += [f"arXiv {one.source}"] if one.source else []
+    facts += [cited(one.source)] if one.source else []
     side = f"equal to {one.against}" if one.direction == EQUAL else f"{one.direction} than that of"
     side = side if one.direction == EQUAL else f"{side} {one.against}"
     because = f" ({', '.join(facts)})" if facts else ""

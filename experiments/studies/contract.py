@@ -82,7 +82,7 @@ class Contrast:
       title: what is set against what, the opening of the sentence.
       arm, against: the loss of the first minus that of the second.
       claim: what the literature says of it.
-      source: where, as an arXiv id.
+      source: where, an arXiv id or words.
       direction: what it is expected to be, LOWER, HIGHER or EQUAL; "" only in files of before.
       size: what it came to where it was published, nats; None where no number fits.
     """

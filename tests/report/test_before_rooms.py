@@ -58,4 +58,6 @@ def test_the_report_comes_out_the_same(tmp_path):
     report(tmp_path / "study")
     now = json.loads((tmp_path / "study/results.json").read_text("utf-8"))
     same(json.loads((THERE / "results.json").read_text("utf-8"))["arms"], now["arms"])
+    assert now["outcomes"] == [] and "declared" not in now
+    assert any(line.startswith("Nothing was declared before the first") for line in now["caveats"])
     assert (tmp_path / "study/report.html").stat().st_size > 50_000

@@ -194,3 +194,17 @@ def test_cells_name_open_seeds_and_half_dead_experts(tmp_path, undrawn):
     row = tables.rows(compare(read(directory)))[1]
     assert row["loss"].text == "4.5050 ± 0.0071 (2 of 3 seeds)"  # 4.50, 4.51
     assert row["dead_experts"].text == "1.5"  # (2 + 1) / 2
+
+
+def test_seeds_that_came_after_the_declaration_are_a_caveat(tmp_path, undrawn):
+    directory = write_study(tmp_path, arms=("dense", "top1"), seeds=(0, 1))
+    report(directory)
+    assert "came after the declaration" not in " ".join(load(directory)["caveats"])
+    edit(directory / "study.json", seeds=[0, 1, 2])
+    for arm in ("dense", "top1"):
+        write_run(directory, arm, 2, GAPS[arm][2])
+    report(directory)
+    assert (
+        "Seed 2 came after the declaration, which named 2: where somebody looked in between, p "
+        "values promise less than they say; --until-decided plans its looks."
+    ) in load(directory)["caveats"]

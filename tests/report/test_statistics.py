@@ -146,6 +146,8 @@ def test_holm_by_hand():
     adjusted = holm({"a": 0.01, "b": 0.04, "c": 0.03, "none": None})
     assert adjusted == {"a": pytest.approx(0.03), "b": 0.06, "c": 0.06, "none": None}
     assert holm({"a": 0.6, "b": 0.9}) == {"a": 1.0, "b": 1.0}
+    # Two that are as small, under names that have no order: it was a TypeError.
+    assert holm({("a", None): 0.01, ("a", "b"): 0.01}) == {("a", None): 0.02, ("a", "b"): 0.02}
 
 
 def test_fieller_by_hand():

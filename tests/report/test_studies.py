@@ -42,7 +42,7 @@ STUDY = Study(
     ),
     expectations=(
         Expectation("x-1", "lower", -0.02, "0000.00002"),
-        Expectation("Früh", "higher"),
+        Expectation("Früh", "higher", source="a run of before"),
     ),
     margin=0.05,
     scales=(Scale(name="way", title="Way from zz (0) to Früh (1)", start="zz", end="Früh"),),
@@ -139,6 +139,7 @@ def test_what_it_expects_stands_beside_what_came(directory):
     page = Page((directory / "report.html").read_text(encoding="utf-8"))
     assert sentence in record["answers"] and sentence in (directory / "results.md").read_text()
     assert sentence.replace("p = ", "p\xa0=\xa0").replace("95 %", "95\xa0%") in page.text
+    assert any("that of zz (a run of before); the" in line for line in record["answers"])
     assert "#expected" in page.links and "x-1 − Früh" in page.text
 
 

@@ -3,7 +3,7 @@
 from experiments.report.page.markup import Html, bullets, table
 from experiments.results.record import Comparison, Difference
 from experiments.studies.contract import Decision
-from experiments.text import interval, listing, number, probability
+from experiments.text import cited, interval, listing, number, probability
 
 RULE = (
     "<p>Arms are compared seed by seed: the same seed means the same order of training data. Two "
@@ -103,7 +103,7 @@ def _forest(one: Difference, reach: float) -> str:
 def _claims(comparison: Comparison) -> str:
     """What the literature says of the contrasts at hand."""
     claims = {
-        f"{one.title}: {one.claim}" + (f" (arXiv {one.source})." if one.source else ".")
+        f"{one.title}: {one.claim}" + (f" ({cited(one.source)})." if one.source else ".")
         for one in comparison.declared.contrasts
         if one.arm in comparison.arms and one.against in comparison.arms
     }
