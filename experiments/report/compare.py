@@ -49,6 +49,7 @@ def compare(runs: Runs) -> Comparison:
         baselines=_baselines(runs),
         environment=_environment(runs),
         problems=runs.problems,
+        tuned=runs.tuned,
     )
 
 

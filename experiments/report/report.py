@@ -5,7 +5,7 @@ import textwrap
 from pathlib import Path
 
 from experiments.figures import draw
-from experiments.report import expected
+from experiments.report import expected, tuned
 from experiments.report import table as tables
 from experiments.report.compare import compare
 from experiments.report.page.page import page
@@ -62,6 +62,7 @@ def _markdown(comparison: Comparison, said: Told) -> str:
     sections = (
         ("Expected and observed", answers),
         ("What the data say", said.findings),
+        ("Tuning", [*said.choices, *tuned.lines(comparison)]),
         ("Caveats", said.caveats),
         ("Not in the table", said.missing),
     )

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from experiments.report import tuned
 from experiments.report.caveats import caveats
 from experiments.report.expected import sentences
 from experiments.report.findings import findings, open_runs
@@ -14,6 +15,7 @@ class Told(NamedTuple):
 
     headline: list[str]
     answers: list[str]
+    choices: list[str]
     findings: list[str]
     caveats: list[str]
     open_runs: list[str]
@@ -30,6 +32,7 @@ def tell(comparison: Comparison) -> Told:
     return Told(
         headline=headline(comparison),
         answers=sentences(comparison),
+        choices=tuned.sentences(comparison),
         findings=findings(comparison),
         caveats=caveats(comparison),
         open_runs=open_runs(comparison),

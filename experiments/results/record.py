@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.results.declaration import Declaration
+from experiments.results.tuning import Choice
 from experiments.studies.contract import HIGHER, LOWER
 from moe.analysis import load
 
@@ -223,6 +224,7 @@ class Comparison:
     Attributes:
       arms: by name: the baseline, the arms of its FLOPs, then those at other FLOPs.
       outcomes: what came of each expectation; none where nothing was declared beforehand.
+      tuned: what every arm took of each grid; none where nothing was tuned.
       baselines: the count-based ones on the same held-out text.
       environment: each version once; a list where the runs differ.
       problems: a line for each file that could not be used.
@@ -234,6 +236,7 @@ class Comparison:
     environment: Mapping[str, Any]
     problems: tuple[str, ...]
     outcomes: tuple[Outcome, ...] = ()
+    tuned: tuple[Choice, ...] = ()
 
     @property
     def baseline(self) -> str:
@@ -264,6 +267,7 @@ class Comparison:
             "arm_order": list(self.arms),
             "arms": plain(self.arms),
             "outcomes": plain(self.outcomes),
+            "tuned": plain(self.tuned),
             "baselines": plain(self.baselines),
             "environment": plain(self.environment),
             "problems": list(self.problems),

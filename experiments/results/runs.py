@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments.results import folder
+from experiments.results import folder, tuning
 from experiments.results.declaration import Declaration
 from experiments.results.result import Result, finite
 from moe import files
@@ -43,6 +43,7 @@ class Runs:
     declared: Declaration
     runs: tuple[Run, ...]
     problems: tuple[str, ...]
+    tuned: tuple[tuning.Choice, ...] = ()
 
     def finished(self, arm: str) -> dict[int, Result]:
         """Results of the finished runs of an arm, by seed in order."""
@@ -72,7 +73,16 @@ def read(directory: str | Path) -> Runs:
         started = f"{len(runs)} started" if runs else "none started"
         first = f"; {problems[0]}" if problems else ""
         raise Mistake(f"{directory}: no finished run ({started}){first}")
-    return Runs(declared, tuple(runs), tuple(problems))
+    tuned = _tuned(directory, problems)
+    return Runs(declared, tuple(runs), tuple(problems), tuned)
+
+
+def _tuned(directory: Path, problems: list[str]) -> tuple[tuning.Choice, ...]:
+    try:
+        return tuple(tuning.read(directory))
+    except Mistake as error:
+        problems.append(f"{error}; left out")
+        return ()
 
 
 def _arms(directory: Path, declared: Declaration) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from experiments.figures.draw import Drawing
 from experiments.report import table as tables
+from experiments.report import tuned
 from experiments.report.findings import BASELINES
 from experiments.report.page.certainty import certainty
 from experiments.report.page.expected import expected
@@ -33,6 +34,7 @@ def page(comparison: Comparison, said: Told, drawings: list[Drawing]) -> str:
         ("findings", "What the data say", bullets(said.findings)),
         ("figures", "Figures", "".join(_figure(d, i + 1) for i, d in enumerate(drawings))),
         ("sure", "How sure is it", certainty(comparison)),
+        ("tuning", "Tuning", _tuning(comparison, said.choices)),
         ("arms", "The arms", _arms(comparison)),
         ("caveats", "Caveats", bullets(said.caveats)),
         ("methods", "Methods", _methods(comparison)),
@@ -70,6 +72,12 @@ def _header(comparison: Comparison, said: Told) -> str:
         f'<header><p class="kind">Study {study}, size {size}</p>'
         f'<h1>{prose(declared.question)}</h1><div class="answer">{answer}</div>{notice}</header>'
     )
+
+
+def _tuning(comparison: Comparison, sentences: list[str]) -> str:
+    heads, rows = tuned.table(comparison)
+    body = table("Held-out loss of each value, mean over the tuning seeds", heads, rows, ("Field",))
+    return bullets(sentences) + body if rows else ""
 
 
 def _results(comparison: Comparison) -> str:
