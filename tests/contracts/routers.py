@@ -33,6 +33,7 @@ def registered():
     return {name: registry.lookup("router", name) for name in registry.names("router")}
 
 
+@functools.cache
 def inputs(seed=0):
     """x_BLD, id_BL and label_BL."""
     keys = jax.random.split(jax.random.key(seed), 3)
