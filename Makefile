@@ -52,7 +52,7 @@ COV     = $(if $(filter 3.11,$(NUMBER)),,--cov)
 export COVERAGE_CORE := $(if $(filter 3.11,$(NUMBER)),ctrace,sysmon)
 
 # Modules stay together; a crash is told at once, where a new worker would wait for ever.
-WORKERS := --dist=loadscope --max-worker-restart=0
+WORKERS := --dist=loadscope --no-loadscope-reorder --max-worker-restart=0
 FAST := $(PY) -m pytest -m "not slow and not tpu" $(COV) -n auto --maxprocesses=4 $(WORKERS) $(PYTEST_ARGS)
 SLOW := $(PY) -m pytest -m slow -n auto --maxprocesses=2 $(WORKERS) $(PYTEST_ARGS)
 

@@ -21,7 +21,7 @@ from tests.fakes import gcs
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 20
-KILLS = int(os.environ.get("MOE_KILLS", "4"))  # 50 for the number in the README
+KILLS = int(os.environ.get("MOE_KILLS", "3"))  # 50 for the number in the README
 SETTINGS = [
     f"train.steps={STEPS}",
     "train.batch=2",
