@@ -50,6 +50,7 @@ def wrong(router, **how):
     return [f"k={getattr(router, 'k', None)} {how}: {what} in case {case}" for what, case in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "router"), [pytest.param(*c, id=c[0]) for c in kinds()])
 def test_routers_of_each_kind_in_training(name, router):
     assert not wrong(router, dtype="bfloat16")
