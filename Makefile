@@ -47,7 +47,7 @@ else ifneq ($(filter-out $(KNOWN),$(WITH)),)
 REFUSED := WITH=$(WITH): must be some of $(KNOWN)
 endif
 
-# From 3.12 on Python itself says which lines ran, at no cost; before, half as long again would go.
+# From 3.12 on Python itself says which lines ran, for little; before, it takes half as long again.
 COV     = $(if $(filter 3.11,$(NUMBER)),,--cov)
 export COVERAGE_CORE := $(if $(filter 3.11,$(NUMBER)),ctrace,sysmon)
 
