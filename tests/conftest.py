@@ -1,5 +1,6 @@
 """What every test relies on: 8 CPU devices, strict shapes, and tests that do run in CI."""
 
+import gc
 import os
 import pathlib
 import shutil
@@ -37,6 +38,29 @@ def _programs_are_unloaded_before_linux_runs_out_of_maps():
     yield
     if MAPPED.exists() and len(MAPPED.read_bytes().splitlines()) > MOST_MAPPED:
         jax.clear_caches()
+
+
+# Begun first, so that no worker is left alone with one: what takes longest, the longest first.
+LONG = """
+training/test_exactness runner/test_faults runner/test_processes routers/test_extremes
+runner/test_run data/test_corpus dispatch/test_matrix routers/test_routers training/test_gradients
+training/test_train model/test_model dispatch/test_parallel dispatch/test_dispatch
+dispatch/test_causal test_notebooks routers/test_layout bench/test_step launch/test_here
+test_package runner/test_killed data/test_folder runner/test_interrupts
+""".split()
+
+
+def pytest_collection_modifyitems(items):
+    """The order of modules; that of the tests in one stays."""
+    here = pathlib.Path(__file__).parent
+    place = {here / f"{name}.py": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path, len(LONG)))
+
+
+def pytest_collection_finish():
+    """What is imported stays; the collector need not walk through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

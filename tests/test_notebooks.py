@@ -66,7 +66,7 @@ def test_notebook_runs(path, tmp_path):
     place = next(
         i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])
     )
-    quick = f"STEPS, ARMS, WORKDIR = 6, ['dense', 'top1', 'hash_random'], {str(tmp_path)!r}"
+    quick = f"STEPS, ARMS, WORKDIR = 6, ['dense', 'top1'], {str(tmp_path)!r}"
     notebook.cells.insert(place + 1, new_code_cell(quick))
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
     client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(NOTEBOOKS)}})

@@ -5,6 +5,7 @@ import json
 import logging
 import pathlib
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -104,7 +105,10 @@ def _not_of_orbax(record: logging.LogRecord) -> bool:
 
 
 def _not_about_orbax(record: logging.LogRecord) -> bool:
-    return "orbax" not in record.getMessage()
+    """Neither the message nor the traceback beside it names orbax."""
+    frames = traceback.walk_tb(record.exc_info[2]) if record.exc_info else ()
+    files = [pathlib.Path(frame.f_code.co_filename) for frame, _ in frames]
+    return "orbax" not in record.getMessage() and not any("orbax" in f.parts for f in files)
 
 
 def seal(place: Folder | Bucket, name: object) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints: what is kept, and whose they are."""
 
+import logging
 import shutil
 
 import jax
@@ -137,3 +138,16 @@ def test_checksums_do_not_depend_on_the_mesh():
     mesh = jax.make_mesh((4, 2), ("data", "expert"))
     spread = jax.device_put(a, jax.NamedSharding(mesh, jax.P("data", "expert")))
     assert checksums([spread]) == checksums([a])
+
+
+@pytest.mark.parametrize(
+    ("file", "heard"), [("lib/orbax/checkpoint/async_path.py", False), ("lib/mine.py", True)]
+)
+def test_a_write_of_orbax_that_nobody_awaits_any_more_is_no_page(file, heard, caplog):
+    # As asyncio says it where a disk is full: only the traceback names who wrote.
+    try:
+        exec(compile("raise OSError(28, 'No space left on device')", file, "exec"))
+    except OSError as error:
+        format._hush()
+        logging.getLogger("asyncio").error("Future exception was never retrieved", exc_info=error)
+    assert bool(caplog.records) == heard

@@ -1,4 +1,4 @@
-"""Every dispatcher under every router on 1, 2, 4 and 8 devices: the dense oracle's numbers."""
+"""Every dispatcher under every router on 1, 2 and 8 devices: the dense oracle's numbers."""
 
 import dataclasses
 import functools
@@ -71,7 +71,7 @@ def wanted(plans, arrays):
     return {key: run(Oracle(), *arrays, plan) for key, plan in plans.items()}
 
 
-@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("devices", [1, 2, 8])  # 8 hold 2 x 4
 @pytest.mark.parametrize("name", DISPATCHERS)
 def test_every_router_gets_the_oracle_s_numbers(name, devices, plans, arrays, wanted):
     dispatch = dispatcher(name)

@@ -1,7 +1,6 @@
 """Different routers at different depths: the model, its reports, its updates and its costs."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,12 +12,12 @@ from moe.experts.feed_forward import SwiGLU
 from moe.model.attention import Attention
 from moe.model.layer import MoE
 from moe.model.transformer import Transformer
-from moe.params import split_state
 from moe.plan import Tokens
 from moe.routers.expert_choice import ExpertChoice
 from moe.routers.hash import BALANCED, Hash
 from moe.routers.layout import First, Last
 from moe.routers.loss_free import LossFree
+from moe.routers.parts.losses import Losses
 from moe.routers.top_k import TopK
 from moe.training import step
 from tests.fakes.data import SyntheticDataset
@@ -58,16 +57,18 @@ def test_one_override_says_it():
 
 
 @pytest.mark.slow
-def test_training_updates_each_layer_by_its_own_router():
-    run = Experiment(
-        model(First(BALANCED, 1), LossFree(k=2, rate=0.5)),
-        Data(sequence_length=16),
-        train=Train(batch=4),
-    )
+def test_training_updates_each_layer_by_its_own_router_and_averages_losses_over_those_with_them():
+    layered = model(First(BALANCED, 1), LossFree(k=2, rate=0.5, losses=Losses()))
+    run = Experiment(layered, Data(sequence_length=16), train=Train(batch=4))
+    batch = DATASET.batch(0, 0, 4)
     state = step.init(run, DATASET.corpus)
     table = state.params["layers"]["block0"]["moe"]["router"]["state"]["expert_VK"]
     table = np.asarray(table)
-    state, metrics = step.train_step(run, state, DATASET.batch(0, 0, 4))
+    _, reports = jax.jit(layered.apply)({"params": state.params}, Tokens(batch.id_BL))
+    assert [set(losses) for losses in reports.losses] == [set(), *[{"load_balance", "z_loss"}] * 2]
+    want = np.mean([float(losses["z_loss"]) for losses in reports.losses[1:]])
+    state, metrics = step.train_step(run, state, batch)
+    np.testing.assert_allclose(metrics.losses["z_loss"], want, rtol=1e-5)
     blocks = state.params["layers"]
     np.testing.assert_array_equal(blocks["block0"]["moe"]["router"]["state"]["expert_VK"], table)
     for n in (1, 2):
@@ -76,22 +77,6 @@ def test_training_updates_each_layer_by_its_own_router():
         np.testing.assert_array_equal(bias_E, want_E)
     assert metrics.load_NE.shape == (3, 4)
     np.testing.assert_array_equal(metrics.load_NE.sum(axis=1), [64, 128, 128])
-
-
-@pytest.mark.slow
-def test_a_loss_is_averaged_over_the_layers_that_have_it():
-    layered = model(First(BALANCED, 1))
-    ids = jnp.zeros((2, 16), jnp.int32)
-    params = jax.jit(layered.init)(jax.random.key(0), Tokens(ids))["params"]
-    _, reports = jax.jit(layered.apply)({"params": params}, Tokens(DATASET.batch(0, 0, 2).id_BL))
-    assert [set(losses) for losses in reports.losses] == [set(), *[{"load_balance", "z_loss"}] * 2]
-    learned, fixed = split_state(params)
-    run = Experiment(layered, Data(sequence_length=16), train=Train(batch=2))
-    batch = DATASET.batch(0, 0, 2)
-    gradients = jax.jit(step.gradients, static_argnums=0)
-    metrics = gradients(run, learned, fixed, batch, jax.random.key(0))[1]
-    want = np.mean([float(losses["z_loss"]) for losses in reports.losses[1:]])
-    np.testing.assert_allclose(metrics.losses["z_loss"], want, rtol=1e-5)
 
 
 def test_cost_counts_every_layer_by_its_own_router():

@@ -82,14 +82,13 @@ def test_processes_change_no_result_and_others_go_on_where_they_stopped(tmp_path
     train(one, "data:2,expert:2")
     train(two, "data:2,expert:2", processes=2)
     shutil.copytree(two, four)
-    for arm in ARMS:  # as if all had been killed between the two saves
-        shutil.rmtree(four / arm / "seed0" / "checkpoints" / "4")
-        (four / arm / "seed0" / "result.json").unlink()
+    shutil.rmtree(four / "top2/seed0/checkpoints/4")  # as if killed between its two saves
+    (four / "top2/seed0/result.json").unlink()
     train(four, "fsdp:2,expert:2", processes=4)
     for arm in ARMS:
         want, result = record(one, arm)
         assert want[:, 0].tolist() == [1, 2, 3, 4] and result["environment"]["processes"] == 1
-        for place, count in ((two, 2), (four, 4)):
+        for place, count in ((two, 2), (four, 4 if arm == "top2" else 2)):
             steps, result_there = record(place, arm)
             np.testing.assert_allclose(steps, want, rtol=1e-5, atol=1e-6)
             assert abs(result_there["val_loss"] - result["val_loss"]) < 1e-5

@@ -36,15 +36,29 @@ for name in SyntheticDataset.desks:
     BASELINES["by_desk"][name] = {"unigram_nats": 3.0, "fivegram_nats": 1.0}
 
 
+def on_synthetic_text(patch):
+    patch.setattr(loader, "load", lambda data, V: SyntheticDataset(V))
+    patch.setattr(ngram, "baselines", lambda dataset: BASELINES)
+
+
 @pytest.fixture
 def synthetic(monkeypatch):
-    monkeypatch.setattr(loader, "load", lambda data, V: SyntheticDataset(V))
-    monkeypatch.setattr(ngram, "baselines", lambda dataset: BASELINES)
+    on_synthetic_text(monkeypatch)
 
 
 def study(workdir, arms=("dense", "top1"), seeds=(0,), overrides=(), on_log=None, **more):
     asked = Request(STUDY, workdir, arms, seeds=seeds, overrides=[*SMALL, *overrides], **more)
     run.run(asked, on_log or (lambda *row: None))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study of two arms that has run; whoever changes it takes a copy."""
+    workdir = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        on_synthetic_text(patch)
+        study(workdir)
+    return workdir
 
 
 def without_times(directory):
@@ -81,9 +95,8 @@ def test_a_study_runs_reports_and_resumes(synthetic, tmp_path, capsys):
     assert json.loads((tmp_path / "study.json").read_text())["seeds"] == [0, 1]
 
 
-def test_the_record_of_an_experiment_rebuilds_it(synthetic, tmp_path):
-    study(tmp_path, arms=("top1",))
-    text = (tmp_path / "top1/seed0/experiment.txt").read_text()
+def test_the_record_of_an_experiment_rebuilds_it(finished):
+    text = (finished / "top1/seed0/experiment.txt").read_text()
     imports, expression = text.split("\n\n", 1)
     names = {}
     exec(imports, names)
@@ -103,18 +116,16 @@ def test_the_record_of_an_experiment_rebuilds_it(synthetic, tmp_path):
         ({"arms": ("nonsense",)}, "dense_topk_hash/nonsense: no such arm"),
     ],
 )
-def test_a_workdir_of_another_experiment_is_refused_untouched(synthetic, tmp_path, change, line):
-    study(tmp_path)
-    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+def test_a_workdir_of_another_experiment_is_refused_untouched(synthetic, finished, change, line):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
     with pytest.raises(ValueError, match=line):
-        study(tmp_path, **change)
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+        study(finished, **change)
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
 
 
-def test_a_workdir_of_another_size_is_refused(synthetic, tmp_path):
-    study(tmp_path, arms=("dense",))
+def test_a_workdir_of_another_size_is_refused(synthetic, finished):
     with pytest.raises(ValueError, match="study.json: size is 'tiny' there, 'small' asked"):
-        study(tmp_path, ("top1",), size="small")
+        study(finished, ("top2",), size="small")
 
 
 def test_checkpoints_elsewhere_are_gone_on_with_and_not_forgotten(synthetic, tmp_path):
@@ -171,7 +182,7 @@ def test_tasks_go_to_processes_dearest_first_and_their_rows_come_back(
 
 
 def command(workdir, *more):
-    sets = [f"--set={assignment}" for assignment in SMALL + ["train.steps=30"]]
+    sets = [f"--set={assignment}" for assignment in SMALL + ["train.steps=12"]]
     return [
         sys.executable, "-m", "experiments", "run", "dense_topk_hash", f"--workdir={workdir}",
         "--arms=dense,hash_balanced", "--seeds=0", *sets, *more,
@@ -240,9 +251,8 @@ def test_an_arm_that_fails_stops_the_others_and_is_told(tmp_path):
     assert not list(tmp_path.glob("*/*/result.json"))
 
 
-def test_a_run_keeps_its_tokeniser(synthetic, tmp_path):
-    study(tmp_path, ["dense"])
-    saved = tokenizer.read(tmp_path / "dense/seed0/tokenizer.json")
+def test_a_run_keeps_its_tokeniser(finished):
+    saved = tokenizer.read(finished / "dense/seed0/tokenizer.json")
     assert saved.fingerprint == SyntheticDataset.tokenizer_fingerprint
 
 

@@ -138,28 +138,16 @@ def assert_same(got, want):
     )
 
 
-CASES = [
+CASES = [  # each mechanism once, and each axis, alone or in a product with the others
     ("all_to_all exact", "data:2,expert:4"),
     ("ragged_all_to_all exact", "expert:4,tensor:2"),
     ("auto", "fsdp:2,expert:4"),
-    ("einsum", "data:2,expert:4"),
-    ("einsum", "fsdp:2,tensor:2"),
     ("einsum", "expert:8"),
-    ("gather", "expert:4,tensor:2"),
     ("gather", "data:8"),
-    ("ragged", "data:2"),
-    ("ragged", "data:4"),
-    ("ragged", "fsdp:8"),
-    ("ragged", "tensor:4"),
     ("ragged", "fsdp:2,expert:2,tensor:2"),
-    ("ragged", "data:2,expert:4"),
-    ("ragged", "expert:2,tensor:4"),
     ("all_to_all", "data:2,expert:2,tensor:2"),
-    ("all_to_all", "fsdp:2,expert:4"),
-    ("all_to_all", "expert:8"),
     ("oracle", "data:2,expert:2,tensor:2"),
     ("dense", "data:2,fsdp:2,tensor:2"),
-    ("dense", "expert:4"),
     ("parts", "data:2,expert:2,tensor:2"),
     ("expert_choice of a batch", "data:2,expert:2"),
     ("noise", "data:2,expert:2"),
@@ -210,9 +198,8 @@ def test_microbatches_on_a_mesh_are_one_batch_on_one_device(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [{"remat": "period"}, {"remat": "dots"}, {"unroll": 2}])
-def test_what_saves_memory_or_time_on_a_mesh_changes_nothing(change):
-    few = {"depth": 4, "steps": 5}
+def test_what_saves_memory_or_time_on_a_mesh_changes_nothing():
+    few, change = {"depth": 4, "steps": 5}, {"remat": "dots", "unroll": 2}
     text = "fsdp:2,expert:2,tensor:2"
     assert_same(trained("ragged", text, **few, **change), trained("ragged", **few))
 
