@@ -59,9 +59,9 @@ def _wordnet(archive: Path) -> Iterator[tuple[str, str]]:
         for kind, senses in re.findall(r"<i>(\w+)</i><ol>(.*?)</ol>", data, re.DOTALL):
             for sense in re.findall(r"<li>(.*?)</li>", senses, re.DOTALL):
                 first, *rest = sense.split("<br>")
-                synonyms, gloss = re.fullmatch(
-                    r"((?:<a [^>]*>[^<]*</a>,? ?)*)(?:; )?(.*)", first, re.DOTALL
-                ).groups()
+                ((synonyms, gloss),) = re.findall(
+                    r"\A((?:<a [^>]*>[^<]*</a>,? ?)*)(?:; )?(.*)\Z", first, re.DOTALL
+                )
                 said = "; ".join(_plain(x) for x in [gloss, *rest] if x == gloss or x[:3] == "<i>")
                 if said and (kind, said) not in seen:
                     seen.add((kind, said))
