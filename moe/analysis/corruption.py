@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moe.params import Params, mixed, state
+from moe.params import Params, mixed, state, with_state
 from moe.plan import Choices
 from moe.registry import Mistake
 from moe.routers.contract import Router, Routing
@@ -47,6 +47,11 @@ class Corrupted(Router):
     def needs_labels(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """As the trained router."""
         return self.trained.needs_labels
+
+    def init(self, key, D, E, V):
+        """Makes an untrained router's parameters, corrupted in no layer."""
+        trained = self.trained.init(key, D, E, V)
+        return with_state({"trained": trained}, on=jnp.asarray(False), **self.arrays(E, 0))
 
     def keys(self, id_BL, label_BL):
         """As the trained router."""

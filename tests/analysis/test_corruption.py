@@ -86,6 +86,15 @@ def test_only_chooses_and_weighs_among_those_that_are_kept():
     np.testing.assert_allclose(plan.gate_TK, [[2 / 3], [2 / 3]], rtol=1e-6)
 
 
+def test_made_anew_it_is_corrupted_nowhere():
+    corruption = Renamed(TopK(k=2))
+    params = corruption.init(jax.random.key(0), D, E, V)
+    x_TD, id_T = jax.random.normal(jax.random.key(1), (5, D)), jnp.arange(5)
+    plan = corruption(params, x_TD, id_T, E, None).plan
+    wanted = TopK(k=2)(params["trained"], x_TD, id_T, E, None).plan
+    np.testing.assert_array_equal(plan.expert_TK, wanted.expert_TK)
+
+
 def test_silent_makes_no_choice():
     plan = route(Silent(TopK(k=2)), np.zeros((3, E)))
     assert np.all(plan.expert_TK == E) and np.all(plan.gate_TK == 0)
