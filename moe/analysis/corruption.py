@@ -125,7 +125,7 @@ class Uniform(Corrupted):
         step_E = jnp.arange(1, E + 1, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)
         word_TE = mixed(word_T[:, None] + step_E[None, :])
         drawn_TK = jnp.argsort(word_TE, axis=1)[:, :K].astype(plan.expert_TK.dtype)
-        return plan.replace(expert_TK=jnp.where(plan.expert_TK < E, drawn_TK, E))
+        return Choices(jnp.where(plan.expert_TK < E, drawn_TK, E), plan.gate_TK)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Renamed(Corrupted):
     def corrupt(self, params, plan, tokens, E):
         """Renames; what was not chosen stays so."""
         names = jnp.append(state(params)["names_E"], E)
-        return plan.replace(expert_TK=names[plan.expert_TK].astype(plan.expert_TK.dtype))
+        return Choices(names[plan.expert_TK].astype(plan.expert_TK.dtype), plan.gate_TK)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,8 +176,9 @@ class NextBest(_Ranked):
         if trained.k == E:
             raise Mistake(f"{type(trained).__name__}: k={E} are all experts: there is no next best")
         wider = dataclasses.replace(trained, k=trained.k + 1)
-        found = wider(params["trained"], *tokens, E, None).plan
-        return plan.replace(expert_TK=found.expert_TK[:, 1:])
+        logits = wider.logits(params["trained"], tokens[0], None)
+        expert_TK = wider.assign(params["trained"], logits, tokens[1], None)
+        return Choices(expert_TK[:, 1:], plan.gate_TK)
 
 
 @dataclasses.dataclass(frozen=True)
