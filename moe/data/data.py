@@ -8,14 +8,15 @@ from moe.fields import AtLeast, Within
 from moe.registry import Mistake
 
 DESKS = ("drama", "scripture", "geography", "code", "languages")
+PINNED = {"packages": DESKS, "library": (*DESKS, "dictionary", "mathematics", "services")}
 BANDS = 8
 SEED = Annotated[int, Within(0, 2**31, "[)")]  # of batches and parameters, as jax.random.key takes
 
 WORD_CLASSES = ("end", "space", "mark", "number", "function", "capital", "word", "inside")
 
 
-# How many labels there are of each kind; finer classes are counted when the corpus is read.
-LABELS = {"desk": len(DESKS), "frequency": BANDS, "word": len(WORD_CLASSES)}
+# How many labels there are of each kind; desks and finer classes are those of the text.
+LABELS = {"frequency": BANDS, "word": len(WORD_CLASSES)}
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class Data:
     """What a batch is made of; the vocabulary size is the model's.
 
     Attributes:
-      source: "packages", the pinned corpus of five desks; "folder:PATH", text files in
-        PATH/DOMAIN; "tfds:NAME", data sets of the TFDS catalogue joined by +, as
-        "tfds:wiki40b/en+wiki40b/de" (`moe.data.sources`).
+      source: "packages", the pinned corpus of five desks; "library", the larger one of eight;
+        "folder:PATH", text files in PATH/DOMAIN; "tfds:NAME", data sets of the TFDS catalogue
+        joined by +, as "tfds:wiki40b/en+wiki40b/de" (`moe.data.sources`).
       max_documents: of each split of each data set, at most; none is all.
       tokenizer: trained byte pairs, or the bytes themselves.
       sequence_length: tokens of a window.
@@ -49,8 +50,10 @@ class Data:
     @property
     def labels(self) -> int | None:
         """How many labels there are; none where only the text can tell."""
-        known = self.label != "desk" or self.text == Packages()
-        return LABELS.get(self.label) if known else None
+        text = self.text
+        if self.label == "desk" and isinstance(text, Packages):
+            return len(PINNED[text.name])
+        return LABELS.get(self.label)
 
     def check(self, path: str, vocab_size: int) -> None:
         """Raises Mistake, one line that starts with `path` or with model.vocab_size."""

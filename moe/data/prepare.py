@@ -21,9 +21,10 @@ from absl import logging
 from moe import files
 from moe.data import token_files, tokenizer
 from moe.data.data import Data
-from moe.data.sources import catalogue, desks, folder, packages
+from moe.data.sources import catalogue, desks, folder
 from moe.data.sources.contract import Folder, Packages, SourceError, Text, Tfds, room
 from moe.data.sources.documents import Document
+from moe.data.sources.pinned import PINNED
 from moe.files import content, hold, place, remove
 
 
@@ -82,8 +83,10 @@ def _of_source(
             found = folder.scan(path, root / "folders" / f"{place}.json")
             root = _made(root / "folders" / folder.fingerprint(found)[:16])
             return _prepared(data, vocab_size, root, lambda: folder.documents(path, found))
-        case Packages():
-            return _prepared(data, vocab_size, root, _packages(root), desks.FINGERPRINT)
+        case Packages(name):
+            corpus, read = PINNED[name], _pinned(name, root / "packages")
+            root = root if name == "packages" else _made(root / name)
+            return _prepared(data, vocab_size, root, read, corpus.fingerprint)
 
 
 def one_pass(data: Data, vocab_size: int) -> int | None:
@@ -95,8 +98,9 @@ def one_pass(data: Data, vocab_size: int) -> int | None:
     try:
         return files.unsealed(_noted(folder, data, vocab_size).read_text("utf-8"))["tokens"]
     except (OSError, ValueError):
-        pinned = data.text == Packages() and data.max_documents is None
-        return desks.TOKENS.get((data.tokenizer, vocab_size)) if pinned else None
+        if not isinstance(data.text, Packages) or data.max_documents is not None:
+            return None
+        return PINNED[data.text.name].tokens.get((data.tokenizer, vocab_size))
 
 
 def _noted(root: Path, data: Data, vocab_size: int) -> Path:
@@ -115,11 +119,11 @@ def _made(root: Path) -> Path:
     return root
 
 
-def _packages(root: Path) -> Callable[[], list[Document]]:
+def _pinned(name: str, folder: Path) -> Callable[[], list[Document]]:
     def read():
         with _timed("packages"):
-            archives = packages.fetch(root / "packages")
-        return desks.read(archives)
+            archives = PINNED[name].fetch(folder)
+        return PINNED[name].documents(archives)
 
     return read
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from moe.devices.sharding import AXES, TABLE
+from moe.devices.sharding import AXES, undivided
 from moe.registry import Mistake, no_such
 
 LARGEST = 2**20  # devices
@@ -74,10 +74,8 @@ def parse(text: str) -> Mesh:
 
 def obstacle(mesh: Mesh, experiment: Any) -> str | None:
     """The first reason why the experiment cannot run on the mesh, or None."""
-    for what, letter, size in experiment.sizes():
-        over = math.prod(getattr(mesh, axis) for axis in TABLE[letter])
-        if size % over:
-            return f"{what} must be divisible by {' * '.join(TABLE[letter])}={over}"
+    if reason := undivided(experiment.sizes(), dataclasses.asdict(mesh)):
+        return reason
     try:
         experiment.check_drops(mesh.expert)
     except Mistake as error:

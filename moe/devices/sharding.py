@@ -6,13 +6,14 @@ so the same code runs on one device.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from moe.params import letters, map_named
+from moe.params import Size, letters, map_named
+from moe.registry import Mistake
 
 DATA, FSDP, EXPERT, TENSOR = AXES = ("data", "fsdp", "expert", "tensor")
 BATCH_AXES = (DATA, FSDP, EXPERT)  # a batch is split over all of these
@@ -32,6 +33,30 @@ TABLE = {
 def sizes() -> dict[str, int]:
     """Axis -> devices along it, of the mesh in use; empty without one."""
     return dict(jax.sharding.get_abstract_mesh().shape)
+
+
+def undivided(parts: Iterable[Size], axes: Mapping[str, int]) -> str | None:
+    """The first size that these axes do not divide into equal parts, in one line; None if none.
+
+    Args:
+      axes: devices along each axis; one that is missing has one.
+    """
+    for what, letter, size in parts:
+        over = math.prod(axes.get(axis, 1) for axis in TABLE[letter])
+        if size % over:
+            return f"{what} must be divisible by {' * '.join(TABLE[letter])}={over}"
+    return None
+
+
+def check(parts: Iterable[Size]) -> None:
+    """Raises Mistake where the mesh in use does not divide one of these.
+
+    Under `shard_map` outputs are summed over the parts of a width, so one that lies whole would
+    count several times. Parts of a batch are left out: each call has a batch of its own.
+    """
+    fixed = [part for part in parts if TABLE[part.letter] != BATCH_AXES]
+    if reason := undivided(fixed, sizes()):
+        raise Mistake(reason)
 
 
 def platform() -> str:

@@ -32,8 +32,8 @@ def serve(
     Args:
       plan, x: with a leading axis of groups where there are several.
 
-    A plan over all tokens of a batch that are not tokenwise cannot be split: the compiler
-    distributes that work as it can.
+    The mesh divides what the experts have of E and F: `MoE` refuses others. A plan over all tokens
+    of a batch that are not tokenwise cannot be split: the compiler distributes that work as it can.
     """
     here = functools.partial(_serve_here, dispatch)
     each = here if groups == 1 else _over_groups(here)
@@ -52,8 +52,6 @@ def serve(
             f"{sharding.batch_parts()} devices that hold them"
         )
 
-    _check_width(pool)
-
     def body(plan, x, pool):
         y, stats = each(plan, x, pool)
         load_E = jax.lax.psum(stats.load_E, axes)
@@ -66,14 +64,6 @@ def serve(
         in_specs=(tokens, tokens, sharding.specs(pool, without=(FSDP,))),
         out_specs=(tokens, Stats(*of_stats)),
     )(plan, x, pool)
-
-
-def _check_width(pool: Pool) -> None:
-    """Outputs are summed over the tensor axis, so each device must hold a slice of the width."""
-    parts = sharding.sizes().get(TENSOR, 1)
-    for what, letter, size in pool.experts.sizes("model.moe.experts"):
-        if letter == "F" and size % parts:
-            raise Mistake(f"{what}: must be divisible by the {parts} devices along tensor")
 
 
 def _over_groups(function: Serve) -> Serve:
@@ -97,14 +87,7 @@ def _serve_here(
     if TENSOR in here:
         plan, x_TD = jax.tree.map(lambda a: jax.lax.pcast(a, TENSOR, to="varying"), (plan, x_TD))
     if EXPERT in here:
-        size = sharding.sizes()[EXPERT]
-        held = dispatch.copies(pool.E)
-        if held % size:
-            raise Mistake(
-                f"model.moe.num_experts={held}: must be divisible by the {size} devices that share "
-                "the experts"
-            )
-        y_TD, stats = dispatch.exchange(plan, x_TD, pool, size)
+        y_TD, stats = dispatch.exchange(plan, x_TD, pool, sharding.sizes()[EXPERT])
     else:
         y_TD, stats = dispatch(plan, x_TD, pool)
     if TENSOR in here:

@@ -143,11 +143,13 @@ class MoE:
     ) -> tuple[jax.Array, Aux]:
         """Returns (y_BLD, Aux); rng=None is evaluation.
 
-        Raises Mistake where there are no tokens and the router reads their ids or labels.
+        Raises Mistake where there are no tokens and the router reads their ids or labels, and where
+        the mesh in use does not divide what it splits of the layer.
         """
         if rng is None and self.eval_capacity_factor is not None:
             return self.at_evaluation()(params, x_BLD, tokens)
         B, L, D = x_BLD.shape
+        sharding.check(self.sizes("model.moe", B * L))
         E, G = self.routed_experts, self.dispatch.groups(B * L)
         T = B * L // G
         lead = (T,) if G == 1 else (G, T)
@@ -263,8 +265,10 @@ class MoE:
     def sizes(self, path: str, tokens: int) -> tuple[Size, ...]:
         """What a mesh splits, in calls of that many tokens."""
         E, shared = self.num_experts, self.shared
+        held = self.dispatch.copies(E)
+        what = f"{path}.num_experts={E}" + (f": {held} networks" if held != E else "")
         return (
-            Size(f"{path}.num_experts={E}", "E", E),
+            Size(what, "E", held),
             *self.experts.sizes(f"{path}.experts"),
             *(() if shared is None else shared.sizes(f"{path}.shared")),
             *self.dispatch.sizes(f"{path}.dispatch", tokens),

@@ -101,7 +101,7 @@ class MultiHash(MoE):
 
     def sizes(self, path, tokens):
         """Beside those of MoE without its dispatcher's: experts stay in one part."""
-        what = f"the one part of the experts of {path}={type(self).__name__}"
+        what = f"{path}={type(self).__name__}: the one part of its experts"
         own = [size for size in super().sizes(path, tokens) if size.letter != "G"]
         return (*own, Size(what, "E", 1), Size(what, "F", 1))
 

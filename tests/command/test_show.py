@@ -85,7 +85,7 @@ MISTAKES = {  # what is wrong: the words, and the line that must come back
     "slice of no TPU": (f"show {STUDY} --compile-for=v9:2", "--compile-for=v9:2: no such TPU"),
     "source of no kind": (
         f"show {STUDY}/top2 --set data.source=lm1b",
-        "data.source=lm1b: unknown; valid: packages, folder:PATH, tfds:NAME, ",
+        "data.source=lm1b: unknown; valid: packages, library, folder:PATH, tfds:NAME, ",
     ),
     "no documents": (
         f"show {STUDY}/top2 --set data.max_documents=0",

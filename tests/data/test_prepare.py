@@ -13,7 +13,7 @@ import pytest
 
 from moe.data import loader, prepare, token_files
 from moe.data.data import Data
-from moe.data.sources import contents, contract
+from moe.data.sources import contents, contract, pinned
 from moe.data.sources.documents import Document
 from moe.files import hold
 from tests.fakes.documents import DATA, L, some_documents
@@ -152,20 +152,41 @@ def test_a_damaged_corpus_is_one_line_and_an_unfinished_one_is_made_again(datase
 def test_the_pinned_corpus_must_have_its_fingerprint(dataset, tmp_path, monkeypatch):
     given = loader.load(DATA, 257, tmp_path, some_documents())
     corpus = given.tokens.folder.parent.parent / prepare.CORPUS / "metadata.json"
-    monkeypatch.setattr(prepare.packages, "fetch", lambda folder: {})
-    monkeypatch.setattr(prepare.desks, "read", lambda archives: some_documents())
+
+    def pin(texts, fingerprint=prepare.desks.FINGERPRINT):
+        readers = {"desk": ("package", lambda archive: texts)}
+        corpus = pinned.Pinned((), readers, fingerprint, {})
+        monkeypatch.setitem(prepare.PINNED, "packages", corpus)
+
+    monkeypatch.setattr(pinned, "fetch", lambda folder, packages: {"package": folder})
+    pin(some_documents())
     right = json.loads(corpus.read_text())["fingerprint"]
     with pytest.raises(
         contract.SourceError, match=f"fingerprint={right}: must be {prepare.desks.FINGERPRINT}"
     ):
         loader.load(DATA, 257, tmp_path)
-    monkeypatch.setattr(prepare.desks, "FINGERPRINT", right)
+    pin(some_documents(), right)
     assert loader.load(DATA, 257, tmp_path).fingerprint == dataset.fingerprint
     changed = some_documents()[:-1]  # a newer version of the corpus takes the place of the old
-    monkeypatch.setattr(prepare.desks, "read", lambda archives: changed)
-    monkeypatch.setattr(prepare.desks, "FINGERPRINT", "0")
+    pin(changed, "0")
     with pytest.raises(contract.SourceError, match="fingerprint=.*: must be 0; the text"):
         loader.load(DATA, 257, tmp_path)
+
+
+def test_the_library_has_a_folder_of_its_own(tmp_path, monkeypatch):
+    """So that both corpora stay prepared; what they download is shared."""
+    seen = []
+    monkeypatch.setattr(pinned, "fetch", lambda folder, packages: seen.append(folder) or {"p": 0})
+    for name in ("packages", "library"):
+        readers = {"desk": ("p", lambda archive: some_documents())}
+        monkeypatch.setitem(prepare.PINNED, name, pinned.Pinned((), readers, None, {}))
+    found = {
+        name: prepare.prepare(dataclasses.replace(DATA, source=name), 257, tmp_path).folder
+        for name in ("packages", "library")
+    }
+    assert found["packages"].parent == tmp_path / "tokens"
+    assert found["library"].parent == tmp_path / "library/tokens"
+    assert seen == [tmp_path / "packages"] * 2
 
 
 def test_the_corpus_is_a_tfds_dataset(dataset):

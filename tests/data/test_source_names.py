@@ -12,6 +12,7 @@ from moe.data.sources.contract import Folder, Packages, Tfds, parse
     ("text", "source"),
     [
         ("packages", Packages()),
+        ("library", Packages("library")),
         ("folder:my/texts", Folder(Path("my/texts"))),
         ("folder:~/texts", Folder(Path.home() / "texts")),
         ("folder:a:b+c", Folder(Path("a:b+c"))),
@@ -31,6 +32,6 @@ def test_another_text_is_one_line(text):
     with pytest.raises(ValueError) as error:
         Data(source=text).check("data", 4096)
     assert str(error.value) == (
-        f"data.source={text}: unknown; valid: packages, folder:PATH, tfds:NAME, tfds:NAME/CONFIG, "
-        "tfds:NAME+NAME"
+        f"data.source={text}: unknown; valid: packages, library, folder:PATH, tfds:NAME, "
+        "tfds:NAME/CONFIG, tfds:NAME+NAME"
     )

@@ -12,6 +12,7 @@ from moe.devices import mesh, sharding
 from moe.devices.mesh import Mesh
 from moe.dispatch.einsum import Einsum
 from moe.dispatch.gather import Gather
+from moe.dispatch.placed import Placed
 from moe.experiment import Experiment, Train
 from moe.experts.feed_forward import SwiGLU
 from moe.experts.null import NullExperts
@@ -20,6 +21,8 @@ from moe.model.attention import Attention
 from moe.model.layer import MoE
 from moe.model.multihash import MultiHash
 from moe.model.transformer import Transformer
+from moe.plan import Tokens
+from moe.registry import Mistake
 from moe.training import step
 from tests.fakes.data import SyntheticDataset
 
@@ -109,7 +112,7 @@ def test_what_is_no_mesh_is_one_line(text, line):
         (
             {"moe": MultiHash()},
             "expert:2",
-            "the one part of the experts of model.moe=MultiHash must be divisible by expert=2",
+            "model.moe=MultiHash: the one part of its experts must be divisible by expert=2",
         ),
     ],
 )
@@ -140,6 +143,45 @@ def test_auto_is_data_parallel_as_far_as_the_batch_goes():
     assert mesh.choose("auto", {"arm": experiment()}, 16) == Mesh(data=8, tensor=2)
     with pytest.raises(ValueError, match="^--mesh=auto: no mesh of 7 devices fits all arms; near"):
         mesh.choose("auto", {"arm": experiment()}, 7)
+
+
+@pytest.mark.multi_device
+@pytest.mark.parametrize(
+    ("layer", "text", "line"),
+    [
+        # A width of 6 lies whole on each of 4 devices: their sum would be 4 times the output.
+        (
+            MoE(experts=SwiGLU(6)),
+            "data:2,tensor:4",
+            "model.moe.experts.width=6 must be divisible by tensor=4",
+        ),
+        (MoE(6), "expert:4", "model.moe.num_experts=6 must be divisible by expert=4"),
+        # Three copies of two experts each: six networks.
+        (
+            MoE(2, dispatch=Placed(replicas=6)),
+            "expert:4",
+            "model.moe.num_experts=2: 6 networks must be divisible by expert=4",
+        ),
+        # B takes all of v = relu([A1 x, A2 x]), of which a device would hold half.
+        (
+            MultiHash(),
+            "tensor:2",
+            "model.moe=MultiHash: the one part of its experts must be divisible by tensor=2",
+        ),
+        (
+            MultiHash(),
+            "data:2,expert:2",
+            "model.moe=MultiHash: the one part of its experts must be divisible by expert=2",
+        ),
+    ],
+)
+def test_a_layer_refuses_the_mesh_in_use_as_the_command_does(layer, text, line):
+    """Where the mesh comes from jax.sharding, not from --mesh."""
+    tokens = Tokens(jnp.zeros((8, 2), int))
+    params = jax.eval_shape(lambda: layer.init(jax.random.key(0), 16, 32))
+    with mesh.in_use(mesh.parse(text)), pytest.raises(Mistake) as error:
+        jax.eval_shape(layer, params, jnp.ones((8, 2, 16)), tokens)
+    assert str(error.value) == line
 
 
 @pytest.mark.multi_device

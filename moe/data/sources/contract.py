@@ -59,7 +59,9 @@ NAME = re.compile(r"(?P<name>\w+)(/(?P<config>[\w.-]+))?(:(?P<version>\d+\.\d+\.
 
 @dataclass(frozen=True)
 class Packages:
-    """The pinned corpus of five desks, written "packages"."""
+    """A pinned corpus, written by its name."""
+
+    name: str = "packages"
 
 
 @dataclass(frozen=True)
@@ -79,16 +81,16 @@ class Tfds:
 def parse(text: str, where: str = "data.source") -> Packages | Folder | Tfds:
     """The source that the text of a field names; raises Mistake, one line."""
     kind, _, rest = text.partition(":")
-    if text == "packages":
-        return Packages()
+    if text in ("packages", "library"):
+        return Packages(text)
     if kind == "folder" and rest:
         return Folder(files.place(rest, f"{where}={text}"))
     names = tuple(rest.split("+"))
     if kind == "tfds" and all(NAME.fullmatch(name) for name in names):
         return Tfds(names)
     raise Mistake(
-        f"{where}={text}: unknown; valid: packages, folder:PATH, tfds:NAME, tfds:NAME/CONFIG, "
-        "tfds:NAME+NAME"
+        f"{where}={text}: unknown; valid: packages, library, folder:PATH, tfds:NAME, "
+        "tfds:NAME/CONFIG, tfds:NAME+NAME"
     )
 
 

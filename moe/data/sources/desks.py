@@ -12,7 +12,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from moe.data.data import DESKS
 from moe.data.sources.contract import SourceError
 from moe.data.sources.documents import Document
 from moe.data.sources.packages import members
@@ -46,15 +45,6 @@ PARALLEL_BOOKS = frozenset(
     "1 Samuel,2 Samuel,1 Kings,2 Kings,1 Chronicles,2 Chronicles,Ezra,Nehemiah,Psalms,Isaiah,"
     "Jeremiah,Matthew,Mark,Luke,2 Peter,Jude,Ephesians,Colossians,Exodus,Deuteronomy".split(",")
 )
-
-
-def read(archives: dict[str, Path]) -> list[Document]:
-    """Every document of every desk, desks in order, sorted by source path; name -> archive."""
-    documents = []
-    for desk in DESKS:
-        package, reader = READERS[desk]
-        documents += [d for d in reader(archives[package]) if d.text.strip()]
-    return documents
 
 
 def drama(archive: Path) -> Iterator[Document]:

@@ -3,6 +3,8 @@
 The list, with licences, is in SOURCES.md beside this file.
 """
 
+import contextlib
+import gzip
 import importlib.util
 import os
 import subprocess
@@ -10,6 +12,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +57,26 @@ PACKAGES = (
         "5.2.8",
         "django-5.2.8-py3-none-any.whl",
         "37e687f7bd73ddf043e2b6b97cfe02fcbb11f2dbb3adccc6a2b18c6daa054d7f",
+    ),
+)
+LIBRARY = (  # what the source "library" reads beside those
+    Package(
+        "uniquebible",
+        "0.2.28",
+        "uniquebible-0.2.28-py3-none-any.whl",
+        "e965d3e4fef778132923d2257fa58e3376bebdc6e29bff2549b79901cd584ea3",
+    ),
+    Package(
+        "sympy",
+        "1.14.0",
+        "sympy-1.14.0-py3-none-any.whl",
+        "e091cc3e99d2141a0ba2847328f5479b05d94a6635cb96148ccb3f34671bd8f5",
+    ),
+    Package(
+        "botocore",
+        "1.44.8",
+        "botocore-1.44.8-py3-none-any.whl",
+        "76342a76c338701db80dcb8afe1c9bd079283d6fffbb9d881442abb02a215043",
     ),
 )
 
@@ -115,18 +138,45 @@ def _reason(stderr: str) -> str:
 
 
 def members(archive: Path, suffix: str) -> Iterator[tuple[str, str]]:
-    """Files of a wheel or sdist with this suffix as (path in the archive, text), sorted by path."""
+    """Files of a wheel or sdist with this suffix as (path in the archive, text), sorted by path.
+
+    Those whose name ends with ".gz" are unpacked.
+    """
+    with _reading(archive):
+        for name, content in _contents(archive, suffix):
+            content = gzip.decompress(content) if name.endswith(".gz") else content
+            yield name, content.decode("utf-8")
+
+
+def member(archive: Path, path: str) -> bytes:
+    """The one file of a wheel or sdist at this path in the archive."""
+    with _reading(archive):
+        for name, content in _contents(archive, path):
+            if name == path:
+                return content
+    raise SourceError(f"{archive.name}: holds no {path}")
+
+
+@contextlib.contextmanager
+def _reading(archive: Path) -> Iterator[None]:
     try:
-        if archive.suffix == ".whl":
-            with zipfile.ZipFile(archive) as file:
-                for name in sorted(n for n in file.namelist() if n.endswith(suffix)):
-                    yield name, file.read(name).decode("utf-8")
-        else:
-            with tarfile.open(archive) as file:
-                entries = [e for e in file if e.isfile() and e.name.endswith(suffix)]
-                for entry in sorted(entries, key=lambda e: e.name):
-                    content = file.extractfile(entry)
-                    if content is not None:  # as of every plain file
-                        yield entry.name, content.read().decode("utf-8")
-    except (OSError, EOFError, UnicodeError, zipfile.BadZipFile, tarfile.TarError) as error:
+        yield
+    except (
+        *(OSError, EOFError, UnicodeError, zlib.error),
+        *(zipfile.BadZipFile, tarfile.TarError),
+    ) as error:
         raise SourceError(f"{archive.name}: not a readable archive: {error}") from error
+
+
+def _contents(archive: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as file:
+            for name in sorted(n for n in file.namelist() if n.endswith(suffix)):
+                yield name, file.read(name)
+    else:
+        with tarfile.open(archive) as file:
+            entries = [e for e in file if e.isfile() and e.name.endswith(suffix)]
+            for entry in sorted(entries, key=lambda e: e.name):
+                content = file.extractfile(entry)
+                if content is not None:  # as of every plain file
+                    yield entry.name, content.read()
