@@ -59,7 +59,7 @@ COMMAND = Command(
     examples=(
         "runs/first/top2/seed0",
         "runs/first --tokens=100000",
-        "runs/first/top2/seed0 --step=best --text=my/book.txt --out=book.parquet",
+        "runs/first/top2/seed0 --step=best --text=my/book.txt",
         "runs/first --validate",
         "book.parquet --validate",
     ),
