@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from moe.analysis import ngram
+from moe.data import loader
 from moe.data.counts import Corpus
 from moe.data.loader import Batch
 from moe.data.tokenizer import BYTES, Tokenizer
@@ -65,3 +67,22 @@ class SyntheticDataset:
 
     def decode(self, ids):
         return "".join(chr(97 + int(i)) for i in ids)
+
+
+SMALL = [
+    "train.steps=6",
+    "train.batch=2",
+    "train.log_every=2",
+    "train.eval_every=4",
+    "train.save_every=2",
+    "data.sequence_length=16",
+    "model.model_width=32",
+]
+BASELINES = {"unigram_nats": 3.0, "fivegram_nats": 1.0, "by_desk": {}}
+for name in SyntheticDataset.desks:
+    BASELINES["by_desk"][name] = {"unigram_nats": 3.0, "fivegram_nats": 1.0}
+
+
+def on_synthetic_text(patch):
+    patch.setattr(loader, "load", lambda data, V: SyntheticDataset(V))
+    patch.setattr(ngram, "baselines", lambda dataset: BASELINES)

@@ -16,29 +16,11 @@ from experiments.report import report
 from experiments.results import runs
 from experiments.runner import run, workers
 from experiments.runner.request import Request
-from moe.analysis import ngram
-from moe.data import loader, tokenizer
-from tests.fakes.data import SyntheticDataset
+from moe.data import tokenizer
+from tests.fakes.data import SMALL, SyntheticDataset, on_synthetic_text
 
 ROOT = pathlib.Path(__file__).parents[2]
 STUDY = "dense_topk_hash"
-SMALL = [
-    "train.steps=6",
-    "train.batch=2",
-    "train.log_every=2",
-    "train.eval_every=4",
-    "train.save_every=2",
-    "data.sequence_length=16",
-    "model.model_width=32",
-]
-BASELINES = {"unigram_nats": 3.0, "fivegram_nats": 1.0, "by_desk": {}}
-for name in SyntheticDataset.desks:
-    BASELINES["by_desk"][name] = {"unigram_nats": 3.0, "fivegram_nats": 1.0}
-
-
-def on_synthetic_text(patch):
-    patch.setattr(loader, "load", lambda data, V: SyntheticDataset(V))
-    patch.setattr(ngram, "baselines", lambda dataset: BASELINES)
 
 
 @pytest.fixture

@@ -6,13 +6,15 @@ import math
 
 import pytest
 
+from experiments.report import report
 from experiments.results import tuning
 from experiments.results.folder import DIVERGED
-from experiments.runner import tune
+from experiments.runner import run, tune
 from experiments.runner.request import Request
 from experiments.studies.contract import Grid, Tuning
 from moe import registry
 from moe.registry import Mistake
+from tests.fakes.data import SMALL, on_synthetic_text
 from tests.fakes.study import result_record
 
 STUDY, RATE = "dense_topk_hash", "optimizer.learning_rate"
@@ -126,3 +128,42 @@ def test_a_changed_record_is_told(tmp_path, monkeypatch):
     with pytest.raises(Mistake, match="its seal does not fit"):
         tuning.read(tmp_path)
     assert tuning.read(tmp_path / "elsewhere") == []
+
+
+@pytest.mark.slow
+def test_a_study_tunes_runs_goes_on_and_tells_it(tmp_path, monkeypatch):
+    on_synthetic_text(monkeypatch)
+    declare(monkeypatch, Grid(RATE, (1e-3, 2e-3)))
+    monkeypatch.setattr(tune, "WIDENED", 0)
+    seen = []
+
+    def ask_for(seeds):
+        small = [*SMALL, "train.eval_every=6"]
+        request = Request(STUDY, tmp_path, ("dense", "top1"), seeds=seeds, overrides=small)
+        run.run(request, lambda arm, seed, row: seen.append((arm, seed)))
+
+    ask_for((0,))
+    assert set(seen) == {("dense", 0), ("top1", 0)}  # what tunes shows no rows
+    choices = {one.arm: one for one in tuning.read(tmp_path)}
+    trial = tmp_path / tuning.FOLDER / "top1@learning_rate=0.002" / "seed8"
+    found = json.loads((trial / "result.json").read_text())
+    assert found["val_loss"] == choices["top1"].losses[2e-3][1]
+    assert found["steps"] == choices["top1"].steps == 2  # a quarter of 6, rounded to even
+    text = (tmp_path / "top1/seed0/experiment.txt").read_text()
+    assert f"learning_rate={choices['top1'].value!r}" in text
+    before = (trial / "result.json").read_bytes()
+    seen.clear()
+    ask_for((0, 1))
+    assert set(seen) == {("dense", 1), ("top1", 1)}
+    assert (trial / "result.json").read_bytes() == before
+    page = report.report(tmp_path).read_text()
+    assert "Tuned alike before the runs" in page and f"{choices['top1'].mean(1e-3):.4f}" in page
+    told = json.loads((tmp_path / "results.json").read_text())
+    assert told["tuning"]["seeds"] == [7, 8] and len(told["tuned"]) == 2
+    assert "is the highest that was tried" in (tmp_path / "results.md").read_text() or all(
+        one.at_edge < 0 for one in choices.values()
+    )
+    # What was declared of the tuning holds.
+    declare(monkeypatch, Grid(RATE, (1e-3, 3e-3)))
+    with pytest.raises(Mistake, match="tuning.grids"):
+        ask_for((0,))
