@@ -278,7 +278,7 @@ def test_a_failed_preparation_is_one_line(name, tmp_path, monkeypatch):
 )
 def test_sources_are_checked_before_anything_is_read(source):
     with pytest.raises(
-        ValueError, match=f"source={re.escape(source)}: unknown; valid: packages, folder:"
+        ValueError, match=f"source={re.escape(source)}: unknown; valid: packages, library, folder:"
     ):
         Data(source=source).check("data", 2048)
     with pytest.raises(ValueError, match="^data.max_documents=0: must be >= 1 or none$"):
