@@ -36,7 +36,7 @@ def coactivation(expert_TK: np.ndarray, E: int, adjacent_only: bool = False) -> 
 
 
 def _shares(together_EE, chosen_E):
-    return np.where(chosen_E > 0, 1, 0)[:, None] * together_EE / np.maximum(chosen_E, 1)[:, None]
+    return together_EE / np.maximum(chosen_E, 1)[:, None]
 
 
 def of_members(member_TE: np.ndarray) -> np.ndarray:
@@ -69,7 +69,7 @@ class CoActivation:
     def __call__(
         self, trace: Trace, layer: LayerTrace, generator: np.random.Generator
     ) -> list[Reading]:
-        """In [0, 1]; even chance is (k - 1) / (E - 1) for each pair. None where no token has two."""
+        """In [0, 1], a pair by even chance (k - 1) / (E - 1); None where no token has two."""
         E, expert_TK = layer.num_experts, layer.expert_TK
         if not ((expert_TK < E).sum(axis=1) > 1).any():
             return absent("partner", "partner_adjacent")
@@ -81,10 +81,8 @@ class CoActivation:
             for _ in range(TRADES):
                 member = chance.traded(member, generator)
             null[n] = strongest(of_members(member))
-        shown = E <= SHOWN
+        tables = [{"share": each} if E <= SHOWN else {} for each in (share, adjacent)]
         return [
-            reading("partner", strongest(share), null, {"share": share} if shown else {}),
-            reading(
-                "partner_adjacent", strongest(adjacent), (), {"share": adjacent} if shown else {}
-            ),
+            reading("partner", strongest(share), null, tables[0]),
+            reading("partner_adjacent", strongest(adjacent), (), tables[1]),
         ]

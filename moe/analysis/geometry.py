@@ -74,15 +74,16 @@ def cohesion(x_SD: np.ndarray, group_S: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Readings of `regions`, norm_variation (deviation over mean of the lengths of w_e) and cohesion.
+    """Readings of `regions`; norm_variation, deviation over mean of the lengths of w_e; cohesion.
 
-    margin and near_border are those of the router itself, bias and scores included. The null of
-    cohesion shuffles the experts; its details are k-means (the ceiling) and a random table of ids
-    (the floor). A router that is not linear in its input has margins and cohesion alone; a detail
-    of margin, `linear`, is the share of tokens whose expert is that of the largest logit.
+    margin and near_border are those of the router itself, with its bias and in its own units, and
+    have a null where those are the logits. The null of cohesion shuffles the experts; its details
+    are k-means (the ceiling) and a random table of ids (the floor). A router that is not linear in
+    its input has margins and cohesion alone; a detail of margin, `linear`, is the share of tokens
+    whose expert is that of the largest logit.
     """
 
-    draws: int = 10
+    draws: int = chance.DRAWS
 
     def __call__(
         self, trace: Trace, layer: LayerTrace, generator: np.random.Generator
@@ -110,6 +111,7 @@ class Geometry:
     def _linear(self, sample, layer, own: Mapping[str, float], generator) -> list[Reading]:
         x_SD, expert_S = sample
         w_DE, k = np.asarray(layer.matrix_DE, np.float64), layer.expert_TK.shape[1]
+        k = k if k < layer.num_experts else 1  # as many as each token likes: the best alone
         length_S1 = np.linalg.norm(x_SD, axis=1, keepdims=True)
         noise = generator.standard_normal(x_SD.shape)
         noise *= NOISE * length_S1 / np.linalg.norm(noise, axis=1, keepdims=True)
@@ -120,15 +122,15 @@ class Geometry:
             norm_E = np.linalg.norm(random_DE, axis=0)
             spread.append(norm_E.std() / norm_E.mean())
             drawn.append(regions(x_SD, random_DE / norm_E * length_E, k, noise))
-        value = regions(x_SD, w_DE, k, noise) | own
+        null = {name: [each[name] for each in drawn] for name in drawn[0]}
+        null["norm_variation"] = spread
+        value = regions(x_SD, w_DE, k, noise)
+        if not np.isclose(own["margin"], value["margin"], rtol=0.01):
+            null |= {name: [] for name in own}
+        value |= own
         value["norm_variation"] = float(length_E.std() / max(length_E.mean(), 1e-30))
         agrees = float(((x_SD @ w_DE).argmax(axis=1) == expert_S).mean())
         return [
-            reading(
-                name,
-                value[name],
-                spread if name == "norm_variation" else [each[name] for each in drawn],
-                {"linear": agrees} if name == "margin" else {},
-            )
+            reading(name, value[name], null[name], {"linear": agrees} if name == "margin" else {})
             for name in (*LINEAR, *LENGTHS)
         ]

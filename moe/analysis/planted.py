@@ -1,8 +1,8 @@
 """Traces whose answer is known: text with planted structure, and a router that follows one part.
 
-The controls of the metrics: each finds what was planted, and finds nothing in a router that follows
-something else. Desks are dealt to documents and classes to ids by lot, so neither tells of clusters.
-`moe/data/sources/planted.py` is such a text to train on.
+The controls of the metrics: each finds what was planted, and nothing in a router that follows
+something else. Desks are dealt to documents and classes to ids by lot, so neither tells of the
+clusters that tokens come from. `moe/data/sources/planted.py` is such a text to train on.
 """
 
 from dataclasses import dataclass
