@@ -62,7 +62,7 @@ class Drops:
         """Rates in [0, 1], differences in [-1, 1]; None where nothing was dropped."""
         asked_TK = layer.expert_TK < layer.num_experts
         lost_TK = asked_TK & ~layer.kept_TK
-        asked_T, lost_T = asked_TK.any(axis=1), lost_TK.any(axis=1)
+        asked_T, lost_T = (np.asarray(each.any(axis=1)) for each in (asked_TK, lost_TK))
         whole_T = asked_T & ~(asked_TK & layer.kept_TK).any(axis=1)
         found = [
             reading("drop_rate", lost_TK.sum() / max(1, asked_TK.sum())),
