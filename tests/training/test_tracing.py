@@ -76,9 +76,7 @@ ALWAYS = (  # one of each way of making a trace; the rest is the slow tier's
     "expert_choice",
     "batch_priority",
     "relu, most 2",
-    "labelled",
     "drops at evaluation",
-    "null experts",
     "two kinds of layers",
 )
 
