@@ -16,6 +16,7 @@ absl_flags.DEFINE_string(
 absl_flags.DEFINE_integer("tokens", None, "at most so many of the text", lower_bound=1)
 absl_flags.DEFINE_string("out", None, "the file of the trace; default: trace.parquet of the run")
 absl_flags.DEFINE_string("step", "newest", "of the checkpoint: newest, best or a number")
+absl_flags.DEFINE_boolean("metrics", False, "also metrics.json beside the trace: all its metrics")
 absl_flags.DEFINE_boolean("validate", False, "check traces instead: files, or those of runs")
 
 
@@ -32,7 +33,7 @@ def act(words: Sequence[str], given: Given) -> None:
     if out is not None and not out.parent.is_dir():
         raise Mistake(f"--out={out}: there is no folder {out.parent}")
     found = [place for word in words for place in traced.places(word, given.step)]
-    traced.trace_all(found, traced.Asked(given.step, text, given.tokens, out), print)
+    traced.trace_all(found, traced.Asked(given.step, text, given.tokens, out, given.metrics), print)
 
 
 def _path(text: str | None, flag: str) -> pathlib.Path | None:
@@ -55,10 +56,10 @@ def _validate(words: Sequence[str], step: str, out: pathlib.Path | None) -> None
 COMMAND = Command(
     words="RUN [RUN...]",
     act=act,
-    flags=("text", "tokens", "out", "step", "validate"),
+    flags=("text", "tokens", "out", "step", "metrics", "validate"),
     examples=(
         "runs/first/top2/seed0",
-        "runs/first --tokens=100000",
+        "runs/first --tokens=100000 --metrics",
         "runs/first/top2/seed0 --step=best --text=my/book.txt",
         "runs/first --validate",
         "book.parquet --validate",
