@@ -47,6 +47,19 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
+def shown(token: str) -> str:
+    """A token as a reader sees it: spaces at its edges as ␣, what has no shape by its number."""
+    if token == "":
+        return "⟨end⟩"
+    inner = token.strip(" ")
+    first = len(token) - len(token.lstrip(" ")) if inner else len(token)
+    marks = {"\n": "↵", "\t": "⇥"}
+    text = "".join(
+        marks.get(c) or (c if c.isprintable() else f"⟨U+{ord(c):04X}⟩") for c in inner
+    )
+    return "␣" * first + text + "␣" * (len(token) - first - len(inner))
+
+
 def number(value: float | None, digits: int = 4, sign: bool = False) -> str:
     """A fixed-point number with a true minus sign; a dash for None."""
     if value is None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
+from experiments.figures import palette
 from experiments.figures.draw import Drawing
 from experiments.report import table as tables
 from experiments.report.findings import BASELINES
@@ -47,7 +48,7 @@ def page(comparison: Comparison, said: Told, drawings: list[Drawing]) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{title}</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n<body>\n"
+        f"<title>{title}</title>\n<style>\n{palette.theme()}{_asset('page.css')}</style>\n</head>\n<body>\n"
         f'<main>{_header(comparison, said)}<nav aria-label="Contents">{contents}</nav>'
         f"{body}</main>\n<script>\n{_asset('page.js')}</script>\n</body>\n</html>\n"
     )

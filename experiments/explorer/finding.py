@@ -1,0 +1,106 @@
+"""The sentence that the page opens with, and the example that shows it; both are counted."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.explorer.given import Given
+from experiments.explorer.pairs import Pair
+from experiments.explorer.passages import Passage
+from experiments.text import listing, shown
+from moe.analysis.trace import LayerTrace, Trace
+
+WORDS = 5
+
+
+class Finding(NamedTuple):
+    """What the page opens on: runs and depth by number, a passage and a token in it.
+
+    Attributes:
+      mode: "disagree", or "expert" where there is one run.
+      expert: of the first run, shown at once; None shows the token.
+    """
+
+    sentence: str
+    runs: tuple[int, int]
+    depth: int
+    passage: Passage
+    token: int
+    mode: str
+    expert: int | None
+
+
+def between(
+    traces: Sequence[Trace],
+    runs: tuple[int, int],
+    pairs: Mapping[int, Pair],
+    found: Sequence[Passage],
+) -> Finding:
+    """Where two runs disagree most: the layer, in it the passage, in it the token.
+
+    Args:
+      traces, runs: all of them, and which two.
+      pairs: of the two, by depth.
+      found: every passage of the text.
+    """
+    a, b = (traces[run] for run in runs)
+    depth = min(pairs, key=lambda depth: (pairs[depth].agreement, depth))
+    differs_T = ~pairs[depth].same_T
+    passage = max(found, key=lambda p: (differs_T[p.start : p.stop].mean(), -p.start))
+    gap_T = np.nan_to_num(np.abs(a.loss_T - b.loss_T)) * differs_T
+    token = int(gap_T[passage.start : passage.stop].argmax())
+    share, null = 1 - pairs[depth].agreement, 1 - pairs[depth].null
+    sentence = (
+        f"In layer {depth}, {a.about.label} and {b.about.label} prefer different experts for "
+        f"{share:.0%} of the tokens, however their experts are matched ({null:.0%} if one's "
+        f"choices are shuffled){_extremes(a, differs_T)}."
+    )
+    return Finding(sentence, runs, depth, passage, token, "disagree", None)
+
+
+def _extremes(trace: Trace, differs_T: np.ndarray) -> str:
+    """On which desk most and least, where there are several."""
+    shares = {
+        name: float(differs_T[trace.desk_T == desk].mean())
+        for desk, name in enumerate(trace.about.desks)
+        if (trace.desk_T == desk).any()
+    }
+    if len(shares) < 2:
+        return ""
+    most, least = max(shares, key=lambda d: shares[d]), min(shares, key=lambda d: shares[d])
+    return f": most on {most} ({shares[most]:.0%}), least on {least} ({shares[least]:.0%})"
+
+
+def within(trace: Trace, given: Mapping[int, Given], found: Sequence[Passage]) -> Finding:
+    """The expert whose share of one desk stands highest over its share of all, and its words."""
+    gaps = {
+        (depth, e): float((one.share_YE[:, e] - one.share_E[e]).max(initial=0))
+        for depth, one in given.items()
+        for e in range(len(one.share_E))
+    }
+    depth, e = max(gaps, key=lambda key: gaps[key])
+    layer = next(layer for layer in trace.layers if layer.layer == depth)
+    served_T = _served(layer, e)
+    passage = max(found, key=lambda p: (served_T[p.start : p.stop].mean(), -p.start))
+    token = int(served_T[passage.start : passage.stop].argmax())
+    words = told(trace, given[depth].top_EM[e][:WORDS])
+    served = f", above all {listing(words)}" if words else ""
+    where = ""
+    if gaps[depth, e] > 0:
+        y = int(given[depth].share_YE[:, e].argmax())
+        where = f" and {given[depth].share_YE[y, e]:.0%} of those on {trace.about.desks[y]}"
+    sentence = (
+        f"In layer {depth} of {trace.about.label}, expert {e} serves "
+        f"{given[depth].share_E[e]:.0%} of all choices{where}{served}."
+    )
+    return Finding(sentence, (0, 0), depth, passage, token, "expert", e)
+
+
+def _served(layer: LayerTrace, e: int) -> np.ndarray:
+    return (layer.expert_TK == e).any(1)
+
+
+def told(trace: Trace, ids: np.ndarray) -> list[str]:
+    """The texts of ids as a reader sees them, in quotation marks; -1 is left out."""
+    return [f"“{shown(trace.about.vocabulary[i])}”" for i in ids if i >= 0]
