@@ -54,10 +54,14 @@ def shown(token: str) -> str:
     inner = token.strip(" ")
     first = len(token) - len(token.lstrip(" ")) if inner else len(token)
     marks = {"\n": "↵", "\t": "⇥"}
-    text = "".join(
-        marks.get(c) or (c if c.isprintable() else f"⟨U+{ord(c):04X}⟩") for c in inner
-    )
+    text = "".join(marks.get(c) or (c if c.isprintable() else f"⟨U+{ord(c):04X}⟩") for c in inner)
     return "␣" * first + text + "␣" * (len(token) - first - len(inner))
+
+
+def percent(share: float) -> str:
+    """A share as `12 %`, with a space that does not break; one decimal below 10."""
+    value = 100 * share
+    return f"{value:.0f}\u00a0%" if value >= 9.95 or value == 0 else f"{value:.1f}\u00a0%"
 
 
 def number(value: float | None, digits: int = 4, sign: bool = False) -> str:

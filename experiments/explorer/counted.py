@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.explorer.finding import Finding, between, within
+from experiments.explorer.finding import Finding, Run, between, within
 from experiments.explorer.given import Given, given
 from experiments.explorer.pairs import Pair, pair
 from experiments.explorer.passages import Passage, passages
@@ -21,6 +21,7 @@ class Read(NamedTuple):
 
     Attributes:
       traces: those with experts.
+      names: what each is called, without the study where all are of one.
       without: labels of those that have none.
       depths: layers of any of them, rising.
       given: of each trace by depth.
@@ -30,6 +31,7 @@ class Read(NamedTuple):
     """
 
     traces: tuple[Trace, ...]
+    names: tuple[str, ...]
     without: tuple[str, ...]
     depths: tuple[int, ...]
     given: tuple[dict[int, Given], ...]
@@ -53,13 +55,15 @@ def read(traces: Sequence[Trace]) -> Read:
         (i, j): {d: pair(layers[i][d], layers[j][d]) for d in layers[i] if d in layers[j]}
         for i, j in combinations(range(len(kept)), 2)
     }
+    names = _names(kept)
+    called = [Run(trace, i, name) for i, (trace, name) in enumerate(zip(kept, names, strict=True))]
     opens = _opens(kept, pairs)
     if opens is None:
-        finding = within(kept[0], counted[0], found)
+        finding = within(called[0], counted[0], found)
     else:
-        finding = between(kept, opens, pairs[opens], found)
+        finding = between(called[opens[0]], called[opens[1]], pairs[opens], found)
     depths = tuple(sorted({depth for by_depth in layers for depth in by_depth}))
-    return Read(kept, without, depths, counted, pairs, found, finding)
+    return Read(kept, names, without, depths, counted, pairs, found, finding)
 
 
 def _check(traces: Sequence[Trace]) -> None:
@@ -81,6 +85,12 @@ def _check(traces: Sequence[Trace]) -> None:
                 f"{other.about.label}: is not traced over the text of {first.about.label}; "
                 "analyze both on one text, tokeniser and sequence length"
             )
+
+
+def _names(traces: Sequence[Trace]) -> tuple[str, ...]:
+    studies = {trace.about.study for trace in traces}
+    prefix = f"{studies.pop()}/" if len(studies) == 1 else ""
+    return tuple(trace.about.label.removeprefix(prefix) for trace in traces)
 
 
 def _opens(traces: Sequence[Trace], pairs: dict) -> tuple[int, int] | None:

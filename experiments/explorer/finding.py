@@ -8,7 +8,7 @@ import numpy as np
 from experiments.explorer.given import Given
 from experiments.explorer.pairs import Pair
 from experiments.explorer.passages import Passage
-from experiments.text import listing, shown
+from experiments.text import listing, percent, shown
 from moe.analysis.trace import LayerTrace, Trace
 
 WORDS = 5
@@ -31,20 +31,23 @@ class Finding(NamedTuple):
     expert: int | None
 
 
-def between(
-    traces: Sequence[Trace],
-    runs: tuple[int, int],
-    pairs: Mapping[int, Pair],
-    found: Sequence[Passage],
-) -> Finding:
+class Run(NamedTuple):
+    """A trace, its number among all, and what the page calls it."""
+
+    trace: Trace
+    number: int
+    name: str
+
+
+def between(one: Run, other: Run, pairs: Mapping[int, Pair], found: Sequence[Passage]) -> Finding:
     """Where two runs disagree most: the layer, in it the passage, in it the token.
 
     Args:
-      traces, runs: all of them, and which two.
-      pairs: of the two, by depth.
+      one, other: the two.
+      pairs: theirs, by depth.
       found: every passage of the text.
     """
-    a, b = (traces[run] for run in runs)
+    a, b = one.trace, other.trace
     depth = min(pairs, key=lambda depth: (pairs[depth].agreement, depth))
     differs_T = ~pairs[depth].same_T
     passage = max(found, key=lambda p: (differs_T[p.start : p.stop].mean(), -p.start))
@@ -52,11 +55,11 @@ def between(
     token = int(gap_T[passage.start : passage.stop].argmax())
     share, null = 1 - pairs[depth].agreement, 1 - pairs[depth].null
     sentence = (
-        f"In layer {depth}, {a.about.label} and {b.about.label} prefer different experts for "
-        f"{share:.0%} of the tokens, however their experts are matched ({null:.0%} if one's "
-        f"choices are shuffled){_extremes(a, differs_T)}."
+        f"In layer {depth}, {one.name} and {other.name} send {percent(share)} of the tokens to "
+        f"different experts, matched as well as can be (shuffled: {percent(null)})"
+        f"{_extremes(a, differs_T)}."
     )
-    return Finding(sentence, runs, depth, passage, token, "disagree", None)
+    return Finding(sentence, (one.number, other.number), depth, passage, token, "disagree", None)
 
 
 def _extremes(trace: Trace, differs_T: np.ndarray) -> str:
@@ -69,32 +72,36 @@ def _extremes(trace: Trace, differs_T: np.ndarray) -> str:
     if len(shares) < 2:
         return ""
     most, least = max(shares, key=lambda d: shares[d]), min(shares, key=lambda d: shares[d])
-    return f": most on {most} ({shares[most]:.0%}), least on {least} ({shares[least]:.0%})"
+    return (
+        f", most on {most} ({percent(shares[most])}), least on {least} ({percent(shares[least])})"
+    )
 
 
-def within(trace: Trace, given: Mapping[int, Given], found: Sequence[Passage]) -> Finding:
+def within(one: Run, given: Mapping[int, Given], found: Sequence[Passage]) -> Finding:
     """The expert whose share of one desk stands highest over its share of all, and its words."""
+    trace = one.trace
     gaps = {
-        (depth, e): float((one.share_YE[:, e] - one.share_E[e]).max(initial=0))
-        for depth, one in given.items()
-        for e in range(len(one.share_E))
+        (depth, e): float((had.share_YE[:, e] - had.share_E[e]).max(initial=0))
+        for depth, had in given.items()
+        for e in range(len(had.share_E))
     }
     depth, e = max(gaps, key=lambda key: gaps[key])
     layer = next(layer for layer in trace.layers if layer.layer == depth)
+    had = given[depth]
     served_T = _served(layer, e)
     passage = max(found, key=lambda p: (served_T[p.start : p.stop].mean(), -p.start))
     token = int(served_T[passage.start : passage.stop].argmax())
-    words = told(trace, given[depth].top_EM[e][:WORDS])
+    words = told(trace, had.top_EM[e][:WORDS])
     served = f", above all {listing(words)}" if words else ""
     where = ""
     if gaps[depth, e] > 0:
-        y = int(given[depth].share_YE[:, e].argmax())
-        where = f" and {given[depth].share_YE[y, e]:.0%} of those on {trace.about.desks[y]}"
+        y = int(had.share_YE[:, e].argmax())
+        where = f" and {percent(had.share_YE[y, e])} of those on {trace.about.desks[y]}"
     sentence = (
-        f"In layer {depth} of {trace.about.label}, expert {e} serves "
-        f"{given[depth].share_E[e]:.0%} of all choices{where}{served}."
+        f"In layer {depth} of {one.name}, expert {e} serves {percent(had.share_E[e])} of all "
+        f"choices{where}{served}."
     )
-    return Finding(sentence, (0, 0), depth, passage, token, "expert", e)
+    return Finding(sentence, (one.number, one.number), depth, passage, token, "expert", e)
 
 
 def _served(layer: LayerTrace, e: int) -> np.ndarray:

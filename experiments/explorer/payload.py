@@ -18,7 +18,7 @@ from moe.registry import Mistake
 SCHEMA = 1
 GATES = 254  # steps of a gate
 ENOUGH = 20  # passages for which an expert's table gives way
-RUN_KEYS = ("label", "study", "arm", "seed", "step")
+RUN_KEYS = ("study", "arm", "seed", "step")
 
 
 def text(counted: Read, limit: int) -> tuple[str, int]:
@@ -104,7 +104,7 @@ def payload(counted: Read, chosen: Sequence[Passage], most: int) -> dict[str, An
         ],
         "runs": [
             _run(trace, at_n, [_top(by[layer.layer], local_V, most) for layer in trace.layers])
-            | {"slots": _slots(counted, r)}
+            | {"label": counted.names[r], "slots": _slots(counted, r)}
             for r, (trace, by) in enumerate(zip(counted.traces, counted.given, strict=True))
         ],
         "pairs": _pairs(counted),

@@ -108,7 +108,7 @@ function aboutExpert({ pane, number }) {
   for (let i = number * layer.most; i < (number + 1) * layer.most; i += 1) {
     const id = layer.top[i];
     if (word(id) !== null) {
-      rows.push([quoted(word(id)), `${layer.had[i]} of ${count[id]}`, fixed(share * served(layer) * count[id], 1)]);
+      rows.push([quoted(word(id)), `${layer.had[i]} of ${count[id]}`, rounded(share * served(layer) * count[id])]);
     }
   }
   const contexts = contextsOf(layer, number);
@@ -126,6 +126,8 @@ function aboutExpert({ pane, number }) {
       : make("p", {}, "None in the passages of this page."),
   ];
 }
+
+const rounded = (value) => value.toFixed(value < 10 ? 1 : 0);
 
 /** Choices of a token on average: shares are of choices, counts are of tokens. */
 function served(layer) {

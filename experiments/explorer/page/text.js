@@ -86,7 +86,6 @@ function paint(pane, lit, differs) {
     const away = lit !== null && !made.some((one) => one.expert === lit);
     span.classList.toggle("lost", Boolean(layer) && !served);
     span.classList.toggle("faded", away || (state.disagree && !differs(n)));
-    span.classList.toggle("marked", state.disagree && differs(n));
     span.setAttribute("aria-pressed", String(n === state.token));
     span.setAttribute("aria-label", spoken(n, made, run));
     span.tabIndex = (inside ? n === state.token : i === 0) ? 0 : -1;
