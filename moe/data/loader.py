@@ -133,6 +133,18 @@ class Dataset:
             raise Mistake(f"desk={desk}: unknown; valid names: {', '.join(self.desks)}")
         return self._held_out[desk]
 
+    def document(self, desk: str) -> np.ndarray:
+        """Which of all held-out documents each token of `held_out(desk)` is of (int32, BL)."""
+        split, window_W = self._held_out_place(desk)
+        length = self.data.sequence_length
+        owner = _owner(split, window_W[:, None] * length + np.arange(length))
+        number = np.flatnonzero(self.tokens.held_out.desk == self.desks.index(desk))
+        return number[owner].astype(np.int32)
+
+    def label(self, id_BL: np.ndarray, desk_BL: np.ndarray, class_BL: np.ndarray) -> np.ndarray:
+        """What `Batch.label_BL` says of tokens of any text."""
+        return _labels(self._label, id_BL, desk_BL, class_BL)
+
     def encode(self, text: str) -> np.ndarray:
         """Ids of the text, uint16."""
         return self.tokens.tokenizer.encode(text)
@@ -162,8 +174,12 @@ class Dataset:
 
     def _held_out_of(self, desk: str) -> Batch:
         """Windows over the desk's held-out documents, joined like those of training."""
-        split, wanted = self.tokens.held_out, self.desks.index(desk)
-        of_desk = _of_desk(split, wanted)
+        split, window_W = self._held_out_place(desk)
+        return _cut(split, window_W, self.data.sequence_length, self._label)
+
+    def _held_out_place(self, desk: str) -> tuple[Split, np.ndarray]:
+        """The desk's held-out documents, and which of their windows are read."""
+        of_desk = _of_desk(self.tokens.held_out, self.desks.index(desk))
         total = (len(of_desk.id) - 1) // self.data.sequence_length
         if total < 1:
             raise Mistake(
@@ -171,9 +187,7 @@ class Dataset:
                 f"text of desk {desk}, {len(of_desk.id)} tokens"
             )
         count = min(total, self.data.held_out_windows)
-        window_W = np.arange(count) * total // count
-        length = self.data.sequence_length
-        return _cut(of_desk, window_W, length, self._label)
+        return of_desk, np.arange(count) * total // count
 
 
 def spread(id_S: np.ndarray, limit: int, stretches: int) -> np.ndarray:
@@ -202,11 +216,25 @@ def _cut(
     """Windows of length + 1 tokens, window w from token w * length."""
     position = window_B[:, None] * length + np.arange(length + 1)
     token = split.id[position].astype(np.int32)
-    owner = np.searchsorted(split.ends, position[:, :-1], side="right")
+    owner = _owner(split, position[:, :-1])
     id_BL, desk_BL, class_BL = token[:, :-1], split.desk[owner], split.label[owner]
-    name, label_V = label
-    if label_V is None:
-        label_BL = desk_BL if name == "desk" else class_BL
-    else:
-        label_BL = label_V[id_BL]
+    label_BL = _labels(label, id_BL, desk_BL, class_BL)
     return Batch(id_BL, token[:, 1:], desk_BL, class_BL, label_BL)
+
+
+def _owner(split: Split, position: np.ndarray) -> np.ndarray:
+    """The document at each place of a split."""
+    return np.searchsorted(split.ends, position, side="right")
+
+
+def _labels(
+    label: tuple[str, np.ndarray | None],
+    id_BL: np.ndarray,
+    desk_BL: np.ndarray,
+    class_BL: np.ndarray,
+) -> np.ndarray:
+    """The label of that name: of the id where there is one for each, else of the document."""
+    name, label_V = label
+    if label_V is not None:
+        return label_V[id_BL]
+    return desk_BL if name == "desk" else class_BL

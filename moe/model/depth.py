@@ -1,6 +1,7 @@
 """MoE layers in depth: what they report, and their parameters one after the other."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
@@ -19,6 +20,7 @@ class Reports:
       losses, metrics, sums, stats: those of each layer.
       load_NE, slots_used_N: the dispatchers' counts.
       assigned_NBLE, dropped_NBL: assignments that each token asked for, and that were not served.
+      seen: of each layer, None unless an analysis watches it.
     """
 
     losses: tuple[Terms, ...]
@@ -29,6 +31,7 @@ class Reports:
     slots_used_N: jax.Array
     assigned_NBLE: jax.Array
     dropped_NBL: jax.Array
+    seen: tuple[Any, ...]
 
     @property
     def unserved_NBL(self) -> jax.Array:
@@ -52,6 +55,7 @@ def in_depth_order(places: tuple[Aux, ...]) -> Reports | None:
         slots_used_N=jnp.stack([aux.counts.slots_used for aux in layers]),
         assigned_NBLE=jnp.stack([aux.assigned_BLE for aux in layers]),
         dropped_NBL=jnp.stack([aux.dropped_BL for aux in layers]),
+        seen=tuple(aux.seen for aux in layers),
     )
 
 

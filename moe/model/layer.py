@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import flax.struct
 import jax
@@ -22,7 +22,7 @@ from moe.model import gate_norm
 from moe.params import Params, Size, state, traced
 from moe.plan import Plan, Tokens
 from moe.registry import Mistake
-from moe.routers.contract import Router
+from moe.routers.contract import Router, Routing
 from moe.routers.parts.losses import Terms
 from moe.routers.top_k import TopK
 
@@ -41,6 +41,7 @@ class Aux:
         dropped any.
       assigned_BLE: how many assignments each token asked of each expert (float32).
       dropped_BL: how many of these were not served, by router or dispatcher (float32).
+      seen: what an analysis puts beside it (`moe.model.watch`), else None.
     """
 
     losses: Terms
@@ -50,6 +51,7 @@ class Aux:
     counts: Stats
     assigned_BLE: jax.Array
     dropped_BL: jax.Array
+    seen: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,27 +149,14 @@ class MoE:
         """
         if rng is None and self.eval_capacity_factor is not None:
             return self.at_evaluation()(params, x_BLD, tokens)
-        B, L, D = x_BLD.shape
+        B, L, _ = x_BLD.shape
         E, G = self.routed_experts, self.dispatch.groups(B * L)
-        T = B * L // G
-        lead = (T,) if G == 1 else (G, T)
         params = sharding.gathered(params)
-        key = self._keys(tokens, (B, L)).reshape(lead)
-        x = sharding.constrain(x_BLD.reshape(*lead, D), "TD" if G == 1 else "GTD")
-
-        def route(x_TD, id_T, rng):
-            routing = self.router(params["router"], x_TD, id_T, E, rng)
-            return routing, routing.counts(T, E)
-
-        if G == 1:
-            routing, (assigned, left) = route(x, key, rng)
-            metrics, stats = routing.metrics, routing.stats
-        else:
-            rng_G = None if rng is None else jax.random.split(rng, G)
-            route = jax.vmap(route, (0, 0, None if rng is None else 0))
-            routing, (assigned, left) = route(x, key, rng_G)
-            metrics = jax.tree.map(lambda a: jnp.mean(a, axis=0), routing.metrics)
-            stats = jax.tree.map(lambda a: jnp.sum(a, axis=0), routing.stats)
+        x, routing, (assigned, left) = self.route(params, x_BLD, tokens, rng)
+        metrics, stats = routing.metrics, routing.stats
+        if G > 1:
+            metrics = jax.tree.map(lambda a: jnp.mean(a, axis=0), metrics)
+            stats = jax.tree.map(lambda a: jnp.sum(a, axis=0), stats)
         y, counts = self._apply(params, routing.plan, x, G)
         if self.gate_norm:
             y = y * state(params["gate_norm"])["scale"].astype(y.dtype)
@@ -176,15 +165,33 @@ class MoE:
         if self.null is not None:
             terms = self.null.weigh(terms, self.num_experts)
         losses, loss_metrics, sums = self._losses(terms, B, L, G)
-        y_BLD = y.reshape(B, L, D)
+        y_BLD = y.reshape(x_BLD.shape)
         if self.shared is not None:
             y_BLD = y_BLD + self.shared(params["shared"], x_BLD)
-        square = jnp.mean(jnp.square(y_BLD.astype(jnp.float32)))
-        metrics = {**metrics, "output_rms": jnp.sqrt(jax.lax.stop_gradient(square))}
+        rms = jnp.sqrt(jnp.mean(jnp.square(jax.lax.stop_gradient(y_BLD).astype(jnp.float32))))
         counts = dataclasses.replace(counts, load_E=assigned_BLE.sum(axis=(0, 1)))
         dropped_BL = (left + counts.dropped_TK.sum(axis=-1)).reshape(B, L)
-        metrics = {**loss_metrics, **metrics}
+        metrics = {**loss_metrics, **metrics, "output_rms": rms}
         return y_BLD, Aux(losses, metrics, sums, stats, counts, assigned_BLE, dropped_BL)
+
+    def route(
+        self, params: Params, x_BLD: jax.Array, tokens: Tokens | None, rng: jax.Array | None
+    ) -> tuple[jax.Array, Routing, tuple[jax.Array, jax.Array]]:
+        """What the router reads, x, its answer, and `Routing.counts`; groups lead where several."""
+        B, L, D = x_BLD.shape
+        E, G = self.routed_experts, self.dispatch.groups(B * L)
+        lead = (B * L,) if G == 1 else (G, B * L // G)
+        key = self._keys(tokens, (B, L)).reshape(lead)
+        x = sharding.constrain(x_BLD.reshape(*lead, D), "TD" if G == 1 else "GTD")
+
+        def route(x_TD, id_T, rng):
+            routing = self.router(params["router"], x_TD, id_T, E, rng)
+            return routing, routing.counts(lead[-1], E)
+
+        if G == 1:
+            return x, *route(x, key, rng)
+        rng_G = None if rng is None else jax.random.split(rng, G)
+        return x, *jax.vmap(route, (0, 0, None if rng is None else 0))(x, key, rng_G)
 
     def at_evaluation(self) -> "MoE":
         """The layer with the capacity that it has at evaluation."""

@@ -78,6 +78,21 @@ class Router(Protocol):
         """
         ...
 
+    def preferences(
+        self, params: Params, x_TD: jax.Array, id_T: jax.Array, E: int
+    ) -> jax.Array | None:
+        """What a token's experts are compared by at evaluation (TE), -inf for those out of reach.
+
+        None, unless said otherwise: nothing is compared, or not for each token by itself.
+        """
+        del params, x_TD, id_T, E
+        return None
+
+    def matrix(self, params: Params) -> jax.Array | None:
+        """w_DE, where x w is what the choice rests on; None, unless said."""
+        del params
+        return None
+
     def keys(self, id_BL: jax.Array, label_BL: jax.Array | None) -> jax.Array:
         """The integer that a token is routed by, seen with its whole sequence; its id by default.
 

@@ -53,3 +53,8 @@ class Cosine(TopK):
         low_TA = product(x_TD, params["w_DA"])
         inverse = jnp.exp(-jnp.maximum(params["log_temperature"], jnp.log(0.01)))
         return product(unit(low_TA, 1), unit(self.weights(params, rng), 0)) * inverse
+
+    def matrix(self, params):
+        """None: a cosine is not linear."""
+        del params
+        return None

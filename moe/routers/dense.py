@@ -63,6 +63,15 @@ class DenseSoftmax(Router):
         )
         return Routing(plan, terms)
 
+    def preferences(self, params, x_TD, id_T, E):
+        """x w."""
+        del id_T, E
+        return product(x_TD, params["w_DE"])
+
+    def matrix(self, params):
+        """w_DE."""
+        return params["w_DE"]
+
     def choices(self, E, T):
         """All of them."""
         del T

@@ -56,6 +56,10 @@ class ExpertChoice(Router):
         served_T = jax.lax.stop_gradient(assigned_TE).sum(axis=1) > 0
         return Routing(plan, terms, metrics={"tokens_served": served_T.mean(dtype=jnp.float32)})
 
+    def matrix(self, params):
+        """w_DE; a token's experts are not compared with each other."""
+        return params["w_DE"]
+
     def with_capacity(self, factor):
         """With that factor."""
         return dataclasses.replace(self, capacity_factor=factor)

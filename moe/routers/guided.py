@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from moe.fields import AtLeast
 from moe.registry import Mistake
 from moe.routers.parts.losses import Losses
-from moe.routers.parts.ranking import choose
 from moe.routers.top_k import TopK
 
 
@@ -91,12 +90,10 @@ class Labelled(TopK):
             raise Mistake("labelled: needs labels, and this batch has none")
         return label_BL
 
-    def assign(self, params, logits, id_T, rng):
-        """The best k of the label's own experts; id_T are labels."""
-        del rng
-        own_TE = owned(id_T, logits.clean_TE.shape[1], self.labels)
-        preference_TE = self.preference(params, logits.noisy_TE)
-        return choose(jnp.where(own_TE, preference_TE, -jnp.inf), self.k)
+    def reachable(self, params, logits_TE, id_T):
+        """The label's own experts; id_T are labels."""
+        own_TE = owned(id_T, logits_TE.shape[1], self.labels)
+        return jnp.where(own_TE, self.preference(params, logits_TE), -jnp.inf)
 
     def check(self, path, num_experts):
         """Raises Mistake unless every label has k experts and no groups, beside top_k's checks."""

@@ -38,14 +38,19 @@ class KMeans(Router):
 
     def __call__(self, params, x_TD, id_T, E, rng):
         """Routes x_TD; stats hold the sum of the unit vectors that each centroid got."""
-        del id_T, rng
+        del rng
         unit_TD = jax.lax.stop_gradient(unit(x_TD.astype(jnp.float32), axis=1))
-        centroid_ED = state(params)["centroid_ED"]
-        cos_TE = jnp.einsum("TD,ED->TE", unit_TD, centroid_ED, precision="highest")
+        cos_TE = jax.lax.stop_gradient(self.preferences(params, x_TD, id_T, E))
         expert_TK = choose(cos_TE, self.k)
         plan = Choices(expert_TK, jnp.full(expert_TK.shape, 1 / self.k, jnp.float32))
         sum_ED = jnp.einsum("TE,TD->ED", plan.assigned_TE(x_TD.shape[0], E), unit_TD)
         return Routing(plan, metrics={"cosine": cos_TE.max(axis=1).mean()}, stats={"sum": sum_ED})
+
+    def preferences(self, params, x_TD, id_T, E):
+        """The cosines."""
+        del id_T, E
+        unit_TD, centroid_ED = unit(x_TD.astype(jnp.float32), axis=1), state(params)["centroid_ED"]
+        return jnp.einsum("TD,ED->TE", unit_TD, centroid_ED, precision="highest")
 
     def update(self, params, load_E, stats):
         """Moves each centroid towards the mean of its tokens; one without tokens stays."""

@@ -59,8 +59,8 @@ class LossFree(TopK):
 
     def assign(self, params, logits, id_T, rng):
         """The k best; logits decide where sums are equal, as where float32 has the score 1 or 0."""
-        del id_T, rng
-        preference_TE = self.in_groups(self.preference(params, logits.noisy_TE))
+        del rng
+        preference_TE = self.reachable(params, logits.noisy_TE, id_T)
         return choose_by_both(preference_TE, logits.noisy_TE, self.k)
 
     def counted(self, logits, plan):

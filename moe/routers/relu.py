@@ -91,6 +91,15 @@ class ReLURouter(Router):
         asked_TE = terms["open_TE"] if self.most else None
         return Routing(Choices(expert_TK, gate_TK), terms, stats=stats, asked_TE=asked_TE)
 
+    def preferences(self, params, x_TD, id_T, E):
+        """x w."""
+        del id_T, E
+        return product(x_TD, params["w_DE"])
+
+    def matrix(self, params):
+        """w_DE."""
+        return params["w_DE"]
+
     def update(self, params, load_E, stats):
         """lambda *= factor^sign(open experts per token - k), eq. 9; each layer has its own."""
         excess = stats["open"] / stats["tokens"] - self.k

@@ -103,12 +103,26 @@ class TopK(Router):
         """What ranks groups by the two best preferences in each: here the log of summed scores."""
         return jax.nn.logsumexp(self.score.log(best_R2), axis=-1)
 
+    def reachable(self, params: Params, logits_TE: jax.Array, id_T: jax.Array) -> jax.Array:
+        """Preferences, -inf for experts that a token may not have."""
+        del id_T
+        return self.in_groups(self.preference(params, logits_TE))
+
     def assign(
         self, params: Params, logits: Logits, id_T: jax.Array, rng: jax.Array | None
     ) -> jax.Array:
         """The experts (expert_TK) of each token; ties go to the lowest index."""
-        del id_T, rng
-        return choose(self.in_groups(self.preference(params, logits.noisy_TE)), self.k)
+        del rng
+        return choose(self.reachable(params, logits.noisy_TE, id_T), self.k)
+
+    def preferences(self, params, x_TD, id_T, E):
+        """Those of the logits without noise."""
+        del E
+        return self.reachable(params, self.logits(params, x_TD, None).clean_TE, id_T)
+
+    def matrix(self, params):
+        """The matrix in use."""
+        return self.weights(params, None)
 
     def __call__(self, params, x_TD, id_T, E, rng):
         """Routes x_TD."""

@@ -112,7 +112,7 @@ def eval_step(model: Transformer, params: Params, batch: Any) -> tuple:
     return sharding.everywhere(sums)
 
 
-class _Rows(NamedTuple):
+class Rows(NamedTuple):
     """One batch: which windows it is made of, and which of them are counted."""
 
     window_B: np.ndarray
@@ -137,10 +137,13 @@ def evaluate(
     held_out = [dataset.held_out(desk) for desk in desks]
     windows_Y = np.array([len(windows.id_BL) for windows in held_out])
     windows = jax.tree.map(lambda *of_desks: np.concatenate(of_desks), *held_out)
-    desk_W, size = np.repeat(np.arange(len(desks)), windows_Y), _size(experiment, windows_Y.sum())
-    chosen = _chosen(windows_Y, None if batches is None else batches * size)
+    desk_W, size = (
+        np.repeat(np.arange(len(desks)), windows_Y),
+        batch_size(experiment, windows_Y.sum()),
+    )
+    chosen = chosen_windows(windows_Y, None if batches is None else batches * size)
     seen, found = [], []
-    for rows in _batches(chosen, size):
+    for rows in in_batches(chosen, size):
         batch = jax.tree.map(lambda a, rows=rows: a[rows.window_B], windows)
         sums = eval_step(experiment.model, params, sharding.put_batch(batch, size))
         seen.append(rows.window_B[rows.counted_B])
@@ -165,7 +168,7 @@ def evaluate(
     )
 
 
-def _size(experiment: Experiment, windows: int) -> int:
+def batch_size(experiment: Experiment, windows: int) -> int:
     """Windows of a batch: as in training, or the most that are there and that can be split."""
     train, moe = experiment.train, experiment.model.moe
     size = train.batch // train.accumulate
@@ -181,7 +184,7 @@ def _size(experiment: Experiment, windows: int) -> int:
     return size
 
 
-def _chosen(windows_Y: np.ndarray, most: int | None) -> np.ndarray:
+def chosen_windows(windows_Y: np.ndarray, most: int | None) -> np.ndarray:
     """Numbers of the windows to be read, shuffled: all, or about `most`, of each desk its share."""
     total, first_Y = windows_Y.sum(), np.cumsum(windows_Y) - windows_Y
     count_Y = windows_Y
@@ -197,15 +200,15 @@ def _chosen(windows_Y: np.ndarray, most: int | None) -> np.ndarray:
     return np.random.default_rng(0).permutation(np.concatenate(each))
 
 
-def _batches(window_W: np.ndarray, size: int) -> Iterator[_Rows]:
+def in_batches(window_W: np.ndarray, size: int) -> Iterator[Rows]:
     """The windows in batches; others that were read before fill the last one up, in any places."""
     whole = len(window_W) // size * size
     for batch in window_W[:whole].reshape(-1, size):
-        yield _Rows(batch, np.ones(size, bool))
+        yield Rows(batch, np.ones(size, bool))
     rest = window_W[whole:]
     if len(rest):
         before = window_W[:whole] if whole else rest
         spread = np.linspace(0, len(before) - 1, size - len(rest)).round().astype(int)
         place = np.random.default_rng(1).permutation(size)
         filled = np.concatenate([rest, before[spread]])
-        yield _Rows(filled[place], (np.arange(size) < len(rest))[place])
+        yield Rows(filled[place], (np.arange(size) < len(rest))[place])

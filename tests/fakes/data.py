@@ -50,3 +50,18 @@ class SyntheticDataset:
     def held_out(self, desk):
         y = self.desks.index(desk)
         return self._rows(np.random.default_rng([7, y]), np.full(self.windows, y))
+
+    def document(self, desk):
+        """Each window is a document."""
+        y = self.desks.index(desk)
+        number_W = y * self.windows + np.arange(self.windows, dtype=np.int32)
+        return np.repeat(number_W[:, None], self.length, axis=1)
+
+    def label(self, id_BL, desk_BL, class_BL):
+        return desk_BL
+
+    def encode(self, text):
+        return np.frombuffer(text.encode(), np.uint8).astype(np.uint16) % (self.vocab_size - 1)
+
+    def decode(self, ids):
+        return "".join(chr(97 + int(i)) for i in ids)

@@ -12,7 +12,7 @@ from moe.model.depth import map_routers
 from moe.params import with_state
 from moe.routers.hash import Hash
 from moe.training import step
-from moe.training.evaluate import Evaluation, _batches, _chosen, evaluate
+from moe.training.evaluate import Evaluation, chosen_windows, evaluate, in_batches
 from tests.fakes.data import SyntheticDataset
 from tests.training.test_train import DATASET, experiment
 
@@ -57,7 +57,7 @@ def test_what_fills_a_batch_up_counts_in_no_drop_and_no_load():
     # its desk, so of three in a batch the last is dropped, and of four two.
     run, params, dataset = desk_by_desk(batch=8, windows=3)
     dropped = 0
-    for rows in _batches(_chosen(np.full(4, 3), None), 8):
+    for rows in in_batches(chosen_windows(np.full(4, 3), None), 8):
         place = [0] * 4
         for window, counted in zip(rows.window_B, rows.counted_B, strict=True):
             place[window // 3] += 1
@@ -74,7 +74,7 @@ def test_what_fills_a_batch_up_counts_in_no_drop_and_no_load():
 @pytest.mark.parametrize(("windows", "size"), [(320, 8), (15, 4), (7, 7), (13, 12), (3, 8)])
 def test_each_window_counts_once_and_stands_once_in_a_batch(windows, size):
     counted = []
-    for rows in _batches(np.random.default_rng(3).permutation(windows), size):
+    for rows in in_batches(np.random.default_rng(3).permutation(windows), size):
         assert rows.window_B.shape == rows.counted_B.shape == (size,)
         counted += rows.window_B[rows.counted_B].tolist()
         if windows >= size:
@@ -90,9 +90,11 @@ def test_fewer_windows_than_a_batch_are_one_batch_of_their_own():
 
 def test_a_look_has_each_desk_s_share():
     # 6 of 13 windows: 4.15, 1.38 and 0.46 of the desks', but one at least; the others are the last.
-    np.testing.assert_array_equal(np.sort(_chosen(np.array([9, 3, 1]), 6)), [0, 3, 5, 8, 9, 12])
+    np.testing.assert_array_equal(
+        np.sort(chosen_windows(np.array([9, 3, 1]), 6)), [0, 3, 5, 8, 9, 12]
+    )
     # 4 of 7 windows: 2.86 and 1.14; the first gets the one that is left over.
-    np.testing.assert_array_equal(np.sort(_chosen(np.array([5, 2]), 4)), [0, 2, 4, 5])
+    np.testing.assert_array_equal(np.sort(chosen_windows(np.array([5, 2]), 4)), [0, 2, 4, 5])
     # Three of four tokens are the first desk's, whatever was read of it: 3/4 of 10/10 and 1/4 of
     # 6/2 nats; 3/4 of 20/10 and 1/4 of 8/2 bytes a token.
     parts = [np.array(a) for a in ([0.75, 0.25], [10.0, 6], [10, 2], [20, 8])]
