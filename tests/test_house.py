@@ -63,12 +63,15 @@ MAY = {
     "experiments.runner": {"experiments.select", "experiments.studies", "experiments.results"}
     | {"experiments.text"},
     "experiments.figures": {"experiments.results", "experiments.studies", "experiments.text"},
+    "experiments.explorer": {"experiments.results", "experiments.studies", "experiments.text"}
+    | {"experiments.figures"},
     "experiments.report": {"experiments.results", "experiments.studies", "experiments.text"}
     | {"experiments.figures"},
     "experiments.bench": {"experiments.select", "experiments.studies", "experiments.text"}
     | {"experiments.results", "experiments.runner", "experiments.figures"},
     "experiments.command": {"experiments.select", "experiments.studies", "experiments.text"}
-    | {"experiments.results", "experiments.runner", "experiments.report", "experiments.bench"},
+    | {"experiments.results", "experiments.runner", "experiments.report", "experiments.bench"}
+    | {"experiments.explorer"},
     "experiments.__main__": {"experiments.command", "experiments.runner", "experiments.text"},
     "configs": set(),
     "launch": set(),

@@ -7,12 +7,13 @@ from string import Template
 
 from experiments.explorer import counted, payload
 from experiments.explorer.counted import Read
+from experiments.explorer.samples import samples
 from experiments.figures import palette
+from experiments.results import routing
 from experiments.text import listing
 from moe import files
 from moe.analysis.trace import Trace
 
-PAGE = "routing.html"
 BYTES = 2_000_000  # of the page, at most
 ASSETS = Path(__file__).parent / "page"
 STYLES = ("page.css", "reader.css")
@@ -35,9 +36,15 @@ METHODS = (
 
 
 def write(path: Path, traces: Sequence[Trace]) -> int:
-    """Writes the page and returns how many tokens it shows; raises Mistake as `html` does."""
-    made, tokens = html(counted.read(traces))
+    """Writes the page and returns how many tokens it shows; raises Mistake as `html` does.
+
+    Where it has the name that a study's report looks for, routing.json is written beside it.
+    """
+    read = counted.read(traces)
+    made, tokens = html(read)
     files.write(path, made)
+    if path.name == routing.PAGE:
+        routing.write(path.parent, samples(read))
     return tokens
 
 

@@ -38,9 +38,8 @@ def spread(found: Sequence[Passage], count: int, first: Passage) -> list[Passage
 
     Each desk has as many as the others, as far as it has them, at even distances.
     """
-    of_desk = {
-        desk: [p for p in found if p.desk == desk] for desk in sorted({p.desk for p in found})
-    }
+    desks = sorted({p.desk for p in found})
+    of_desk = {desk: [p for p in found if p.desk == desk] for desk in desks}
     quota = dict.fromkeys(of_desk, 0)
     left = min(count, len(found))
     while left:

@@ -11,8 +11,10 @@ from experiments.report import table as tables
 from experiments.report.findings import BASELINES
 from experiments.report.page.certainty import certainty
 from experiments.report.page.markup import bullets, prose, scroll, swatch, table
+from experiments.report.page.routing import routing
 from experiments.report.told import Told
 from experiments.results.record import Arm, Comparison
+from experiments.results.routing import Routing
 from experiments.text import listing, number
 from moe.analysis import load
 
@@ -25,12 +27,15 @@ METHODS = (
 )
 
 
-def page(comparison: Comparison, said: Told, drawings: list[Drawing]) -> str:
-    """The whole page as text; everything that comes from the record is escaped."""
+def page(
+    comparison: Comparison, said: Told, drawings: list[Drawing], traced: Routing | None = None
+) -> str:
+    """The whole page as text; everything that comes from the records is escaped."""
     sections = (
         ("results", "Results", _results(comparison) + _desks(comparison)),
         ("findings", "What the data say", bullets(said.findings)),
         ("figures", "Figures", "".join(_figure(d, i + 1) for i, d in enumerate(drawings))),
+        ("routing", "What each expert was given", routing(traced)),
         ("sure", "How sure is it", certainty(comparison)),
         ("arms", "The arms", _arms(comparison)),
         ("caveats", "Caveats", bullets(said.caveats)),
