@@ -1,5 +1,6 @@
 """Numbers, values and lists as text."""
 
+import re
 from collections.abc import Collection, Mapping
 
 NONE = "–"  # for a number that there is not
@@ -48,14 +49,20 @@ def printable(text: str) -> str:
 
 
 def shown(token: str) -> str:
-    """A token as a reader sees it: spaces at its edges as ␣, what has no shape by its number."""
+    """A token as a reader sees it by itself.
+
+    Spaces at its edges are ␣, from four on with their number; line breaks and tabs have an arrow,
+    ▯ is a part of a character, and what has no shape is shown by its number.
+    """
     if token == "":
         return "⟨end⟩"
-    inner = token.strip(" ")
-    first = len(token) - len(token.lstrip(" ")) if inner else len(token)
-    marks = {"\n": "↵", "\t": "⇥"}
-    text = "".join(marks.get(c) or (c if c.isprintable() else f"⟨U+{ord(c):04X}⟩") for c in inner)
-    return "␣" * first + text + "␣" * (len(token) - first - len(inner))
+    marks = {"\n": "↵", "\t": "⇥", "\ufffd": "▯"}
+    text = "".join(marks.get(c) or (c if c.isprintable() else f"⟨U+{ord(c):04X}⟩") for c in token)
+    return re.sub(r"^ +| +$", lambda run: _spaces(len(run[0])), text)
+
+
+def _spaces(count: int) -> str:
+    return "␣" * count if count < 4 else f"␣×{count}"
 
 
 def percent(share: float) -> str:

@@ -21,9 +21,10 @@ SCRIPTS = ("data.js", "state.js", "elements.js", "text.js", "selected.js", "keys
 METHODS = (
     "Both panes show the same tokens. The bar under a token has the colours of the experts that "
     "it chose, as wide as their gates; the tint is that of the expert it preferred. A token "
-    "that no expert served is struck through. A number stands for an expert, 12 colours for "
-    "numbers: in A a colour goes from layer to layer with the tokens, in B an expert has the "
-    "colour of its partner in A.",
+    "that no expert served is struck through; ▯ is a part of a character.",
+    "A number stands for an expert, 12 colours for numbers, dashed from the thirteenth on. In A a "
+    "colour goes from layer to layer with the tokens, in B an expert has the colour of its "
+    "partner in A.",
     "Partners are found one to one, as the assignment with the most tokens in common (Hungarian "
     "method). Some agreement comes from that alone, so beside it stands what shuffled choices "
     "give, mean of five.",

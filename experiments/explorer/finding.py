@@ -50,7 +50,8 @@ def between(one: Run, other: Run, pairs: Mapping[int, Pair], found: Sequence[Pas
     a, b = one.trace, other.trace
     depth = min(pairs, key=lambda depth: (pairs[depth].agreement, depth))
     differs_T = ~pairs[depth].same_T
-    passage = max(found, key=lambda p: (differs_T[p.start : p.stop].mean(), -p.start))
+    legible = _legible(a, found)
+    passage = max(legible, key=lambda p: (differs_T[p.start : p.stop].mean(), -p.start))
     gap_T = np.nan_to_num(np.abs(a.loss_T - b.loss_T)) * differs_T
     token = int(gap_T[passage.start : passage.stop].argmax())
     share, null = 1 - pairs[depth].agreement, 1 - pairs[depth].null
@@ -89,7 +90,8 @@ def within(one: Run, given: Mapping[int, Given], found: Sequence[Passage]) -> Fi
     layer = next(layer for layer in trace.layers if layer.layer == depth)
     had = given[depth]
     served_T = _served(layer, e)
-    passage = max(found, key=lambda p: (served_T[p.start : p.stop].mean(), -p.start))
+    legible = _legible(trace, found)
+    passage = max(legible, key=lambda p: (served_T[p.start : p.stop].mean(), -p.start))
     token = int(served_T[passage.start : passage.stop].argmax())
     words = told(trace, had.top_EM[e][:WORDS])
     served = f", above all {listing(words)}" if words else ""
@@ -102,6 +104,13 @@ def within(one: Run, given: Mapping[int, Given], found: Sequence[Passage]) -> Fi
         f"choices{where}{served}."
     )
     return Finding(sentence, (one.number, one.number), depth, passage, token, "expert", e)
+
+
+def _legible(trace: Trace, found: Sequence[Passage]) -> Sequence[Passage]:
+    """Passages whose tokens are whole characters but for one in fifty; all, where none are."""
+    broken_V = np.array(["\ufffd" in text for text in trace.about.vocabulary])
+    broken_T = broken_V[trace.id_T]
+    return [p for p in found if broken_T[p.start : p.stop].mean() <= 0.02] or found
 
 
 def _served(layer: LayerTrace, e: int) -> np.ndarray:

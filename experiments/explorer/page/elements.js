@@ -1,7 +1,7 @@
 // Elements, made from text and never from markup, and the words and numbers that they show.
 
 const HUES = 12;
-const INVISIBLE = /[\p{C}\p{Zl}\p{Zp}]/gu;
+const INVISIBLE = /[\p{C}\p{Zl}\p{Zp}\ufffd]/gu;
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -14,8 +14,10 @@ function make(tag, attributes = {}, ...children) {
 
 const byId = (id) => document.getElementById(id);
 
+const MARKS = { "\t": "⇥", "\ufffd": "▯" };
+
 function numbered(c) {
-  return c === "\t" ? "⇥" : `⟨U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`;
+  return c in MARKS ? MARKS[c] : `⟨U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`;
 }
 
 /** A token inside running text: lines break where it says so, what has no shape is numbered. */
@@ -29,7 +31,7 @@ function alone(token) {
   if (token === null) return "–";
   if (token === "") return "⟨end⟩";
   return token.replace(INVISIBLE, (c) => (c === "\n" ? "↵" : numbered(c)))
-    .replace(/^ +| +$/g, (spaces) => "␣".repeat(spaces.length));
+    .replace(/^ +| +$/g, ({ length }) => (length < 4 ? "␣".repeat(length) : `␣×${length}`));
 }
 
 /** A token in a list, apart from the direction of what stands around it. */

@@ -39,7 +39,7 @@ function reveal(n) {
 function titleOf(passage) {
   let said = "";
   for (let i = 0; i < Math.min(12, passage.size); i += 1) said += word(text.id[passage.start + i]);
-  const words = said.replace(INVISIBLE, " ").replace(/\s+/g, " ").trim().slice(0, 40);
+  const words = said.replace(INVISIBLE, (c) => (c === "\ufffd" ? "▯" : " ")).replace(/\s+/g, " ").trim().slice(0, 40);
   const desk = page.desks[passage.desk];
   return `${desk ? `${desk}: ` : ""}${words}…`;
 }

@@ -87,7 +87,8 @@ function paint(pane, lit, differs) {
     span.classList.toggle("lost", Boolean(layer) && !served);
     span.classList.toggle("faded", away || (state.disagree && !differs(n)));
     span.setAttribute("aria-pressed", String(n === state.token));
-    span.setAttribute("aria-label", spoken(n, made, run));
+    span.title = spoken(n, made, run);
+    span.setAttribute("aria-label", span.title);
     span.tabIndex = (inside ? n === state.token : i === 0) ? 0 : -1;
     const byExpert = state.colour === "expert";
     span.style.setProperty("--tint", byExpert ? (made.length ? 0.2 : 0)
