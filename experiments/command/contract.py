@@ -16,7 +16,7 @@ class Command:
     """A command, as its file defines it; its name and summary stand where it is registered.
 
     Attributes:
-      words: those that it takes, as its usage shows them; [OPTIONAL].
+      words: those that it takes, as its usage shows them; [OPTIONAL], [ANY...] number of them.
       act: gets the words, and the values of its flags; none where there is a kind.
       flags: names of those that it takes, defined in `flags` or in the command's own file.
       examples: command lines, without the program and the command's name.
@@ -35,7 +35,8 @@ class Command:
     def takes(self, count: int) -> bool:
         """Whether that many words fit."""
         words = self.words.split()
-        return sum(not word.startswith("[") for word in words) <= count <= len(words)
+        most = count if words and words[-1].endswith("...]") else len(words)
+        return sum(not word.startswith("[") for word in words) <= count <= most
 
 
 def commands() -> dict[str, Command]:

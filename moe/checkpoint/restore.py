@@ -20,28 +20,41 @@ def restore_params(directory: str | os.PathLike, step: int | str | None = None) 
 
     Raises Mistake, one line, when there is no such checkpoint or it is damaged.
     """
+    return restore(directory, step)[0]
+
+
+def restore(
+    directory: str | os.PathLike, step: int | str | None = None
+) -> tuple[Any, dict[str, Any]]:
+    """The parameters, as `restore_params` gives them, and the checkpoint's record."""
     place = places.at(directory)
-    found = place.steps()
     orbax = open_orbax()
     try:
-        chosen: Any = step
-        if step == "best":
-            losses = [(read_record(orbax, place, s)["loss"], s) for s in found]
-            known = [(loss, s) for loss, s in losses if loss is not None]
-            chosen = min(known)[1] if known else "best"
-        elif step is None and found:
-            chosen = found[-1]
-        if chosen not in found:
-            shown = ", ".join(map(str, found)) or "none"
-            raise Mistake(f"{place}: step={chosen}: no such checkpoint (valid: {shown})")
+        chosen = _chosen(orbax, place, step)
         record = read_record(orbax, place, chosen)
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         state: dict = dict.fromkeys(record["empty"], {})
         for name, leaf in record["leaves"].items():
             state[name] = jax.ShapeDtypeStruct(leaf["shape"], leaf["dtype"], sharding=here)
         wanted = {"params": nested(state)["params"]}
-        return read_arrays(orbax, place, chosen, wanted, record["leaves"])["params"]
+        found = read_arrays(orbax, place, chosen, wanted, record["leaves"])
+        return found["params"], record
     except Damaged as error:
         raise Mistake(f"{place}: damaged ({error}); name another step") from error
     finally:
         orbax.close()
+
+
+def _chosen(orbax: Any, place: Any, step: int | str | None) -> int:
+    """The step that is meant, of a checkpoint that is there."""
+    found, chosen = place.steps(), step
+    if step == "best":
+        losses = [(read_record(orbax, place, s)["loss"], s) for s in found]
+        known = [(loss, s) for loss, s in losses if loss is not None]
+        chosen = min(known)[1] if known else "best"
+    elif step is None and found:
+        chosen = found[-1]
+    if not isinstance(chosen, int) or chosen not in found:
+        shown = ", ".join(map(str, found)) or "none"
+        raise Mistake(f"{place}: step={chosen}: no such checkpoint (valid: {shown})")
+    return chosen

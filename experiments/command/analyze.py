@@ -1,0 +1,66 @@
+"""`analyze`: traces of what the routers of trained runs did with every token of a text."""
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags as absl_flags
+
+from experiments.command.contract import Command
+from experiments.command.flags import Given
+from moe import files
+from moe.registry import Mistake
+
+absl_flags.DEFINE_string(
+    "text", None, "a text file or FOLDER/DOMAIN/SOURCE; default: held-out text"
+)
+absl_flags.DEFINE_integer("tokens", None, "at most so many of the text", lower_bound=1)
+absl_flags.DEFINE_string("out", None, "the file of the trace; default: trace.parquet of the run")
+absl_flags.DEFINE_string("step", "newest", "of the checkpoint: newest, best or a number")
+absl_flags.DEFINE_boolean("validate", False, "check traces instead: files, or those of runs")
+
+
+def act(words: Sequence[str], given: Given) -> None:
+    """Writes, or checks, the traces of all that the words name."""
+    from experiments.runner import traced
+
+    if given.step not in ("newest", "best") and not given.step.isdecimal():
+        raise Mistake(f"--step={given.step}: must be newest, best or a whole number")
+    text, out = _path(given.text, "--text"), _path(given.out, "--out")
+    if given.validate:
+        _validate(words, given.step, out)
+        return
+    if out is not None and not out.parent.is_dir():
+        raise Mistake(f"--out={out}: there is no folder {out.parent}")
+    found = [place for word in words for place in traced.places(word, given.step)]
+    traced.trace_all(found, traced.Asked(given.step, text, given.tokens, out), print)
+
+
+def _path(text: str | None, flag: str) -> pathlib.Path | None:
+    return None if text is None else files.place(text, f"{flag}={text}")
+
+
+def _validate(words: Sequence[str], step: str, out: pathlib.Path | None) -> None:
+    """Files by themselves; of a run its trace, or the file --out, which must be of its model."""
+    from experiments.runner import traced
+
+    for word in words:
+        path = files.place(word, f"analyze {word}")
+        if not path.is_dir():
+            print(traced.validate(path))
+            continue
+        for place in traced.places(word, step):
+            print(traced.validate(out or place.name, place))
+
+
+COMMAND = Command(
+    words="RUN [RUN...]",
+    act=act,
+    flags=("text", "tokens", "out", "step", "validate"),
+    examples=(
+        "runs/first/top2/seed0",
+        "runs/first --tokens=100000",
+        "runs/first/top2/seed0 --step=best --text=my/book.txt --out=book.parquet",
+        "runs/first --validate",
+        "book.parquet --validate",
+    ),
+)
