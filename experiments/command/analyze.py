@@ -7,6 +7,7 @@ from absl import flags as absl_flags
 
 from experiments.command.contract import Command
 from experiments.command.flags import Given
+from experiments.results.routing import PAGE
 from moe import files
 from moe.registry import Mistake
 
@@ -15,12 +16,15 @@ absl_flags.DEFINE_string(
 )
 absl_flags.DEFINE_integer("tokens", None, "at most so many of the text", lower_bound=1)
 absl_flags.DEFINE_string("out", None, "the file of the trace; default: trace.parquet of the run")
+absl_flags.DEFINE_string(
+    "page", None, "the page of the traces; default: of two or more, beside them"
+)
 absl_flags.DEFINE_string("step", "newest", "of the checkpoint: newest, best or a number")
 absl_flags.DEFINE_boolean("validate", False, "check traces instead: files, or those of runs")
 
 
 def act(words: Sequence[str], given: Given) -> None:
-    """Writes, or checks, the traces of all that the words name."""
+    """Writes, or checks, the traces of all that the words name; a page of them, if several."""
     from experiments.runner import traced
 
     if given.step not in ("newest", "best") and not given.step.isdecimal():
@@ -32,7 +36,30 @@ def act(words: Sequence[str], given: Given) -> None:
     if out is not None and not out.parent.is_dir():
         raise Mistake(f"--out={out}: there is no folder {out.parent}")
     found = [place for word in words for place in traced.places(word, given.step)]
-    traced.trace_all(found, traced.Asked(given.step, text, given.tokens, out), print)
+    page = _path(given.page, "--page")
+    if page is not None and not page.parent.is_dir():
+        raise Mistake(f"--page={page}: there is no folder {page.parent}")
+    written = traced.trace_all(found, traced.Asked(given.step, text, given.tokens, out), print)
+    if page is not None:
+        print(_explore(page, list(written)))
+    elif len(written) > 1:
+        try:
+            print(_explore(traced.common_folder(written.values()) / PAGE, list(written)))
+        except Mistake as error:
+            print(f"no page: {error}")
+
+
+def _explore(page: pathlib.Path, paths: Sequence[pathlib.Path]) -> str:
+    """Writes the page of the traces and says where it is."""
+    from experiments.explorer import explorer
+    from moe.analysis import trace
+
+    chosen = explorer.choose([trace.about(path) for path in paths])
+    tokens = explorer.write(page, [trace.read(paths[i]) for i in chosen])
+    runs = (
+        f"{len(chosen)} of {len(paths)} runs" if len(chosen) < len(paths) else f"{len(paths)} runs"
+    )
+    return f"page: {page}: {runs}, {tokens:,} tokens"
 
 
 def _path(text: str | None, flag: str) -> pathlib.Path | None:
@@ -55,10 +82,11 @@ def _validate(words: Sequence[str], step: str, out: pathlib.Path | None) -> None
 COMMAND = Command(
     words="RUN [RUN...]",
     act=act,
-    flags=("text", "tokens", "out", "step", "validate"),
+    flags=("text", "tokens", "out", "page", "step", "validate"),
     examples=(
         "runs/first/top2/seed0",
         "runs/first --tokens=100000",
+        "runs/first/top1/seed0 runs/first/hash_balanced/seed0 --page=two.html",
         "runs/first/top2/seed0 --step=best --text=my/book.txt --out=book.parquet",
         "runs/first --validate",
         "book.parquet --validate",

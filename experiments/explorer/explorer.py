@@ -12,9 +12,10 @@ from experiments.figures import palette
 from experiments.results import routing
 from experiments.text import listing
 from moe import files
-from moe.analysis.trace import Trace
+from moe.analysis.trace import About, Trace
 
 BYTES = 2_000_000  # of the page, at most
+RUNS = 12  # on one page
 ASSETS = Path(__file__).parent / "page"
 STYLES = ("page.css", "reader.css")
 SCRIPTS = ("data.js", "state.js", "elements.js", "text.js", "selected.js", "keys.js", "main.js")
@@ -47,6 +48,17 @@ def write(path: Path, traces: Sequence[Trace]) -> int:
     if path.name == routing.PAGE:
         routing.write(path.parent, samples(read))
     return tokens
+
+
+def choose(abouts: Sequence[About]) -> list[int]:
+    """Which of several runs are on the page: RUNS of them, of each arm as many, the first ones."""
+    turn: dict[tuple[str, str], int] = {}
+    ranked = []
+    for i, about in enumerate(abouts):
+        arm = about.study, about.arm
+        turn[arm] = turn.get(arm, 0) + 1
+        ranked.append((turn[arm], i))
+    return sorted(i for _, i in sorted(ranked)[:RUNS])
 
 
 def html(read: Read) -> tuple[str, int]:

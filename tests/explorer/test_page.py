@@ -147,3 +147,11 @@ def test_a_token_is_shown_with_what_has_no_shape():
     assert shown("  a b ") == "␣␣a b␣" and shown("\n" + 12 * " ") == "↵␣×12"
     assert shown("") == "⟨end⟩" and shown("\u2028\t\ufffd") == "⟨U+2028⟩⇥▯"
     assert shown("     ") == "␣×5"
+
+
+def test_of_many_runs_each_arm_has_as_many_on_the_page():
+    abouts = [spoken.said(arm, seed) for arm in "abcde" for seed in range(3)]
+    # Twelve of fifteen: the first two of all five arms, the third of the first two.
+    third = {8, 11, 14}  # of c, d and e
+    assert explorer.choose(abouts) == [i for i in range(15) if i not in third]
+    assert explorer.choose(abouts[:3]) == [0, 1, 2]

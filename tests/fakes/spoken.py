@@ -36,7 +36,8 @@ def ids():
     return (t + 5 * (t // LENGTH)) % len(VOCABULARY)
 
 
-def _said(arm, seed):
+def said(arm, seed):
+    """What a trace of that arm and seed was made of."""
     label = f"words/{arm} seed {seed}"
     named = {"label": label, "study": "words", "arm": arm, "seed": seed}
     texts = {"vocabulary": VOCABULARY, "desks": DESKS, "num_layers": 4}
@@ -50,7 +51,7 @@ def _trace(arm, seed, layers):
     made = traces.trace(
         *layers,
         length=LENGTH,
-        about=_said(arm, seed),
+        about=said(arm, seed),
         id_T=id_T,
         target_T=target_T,
         desk_T=np.arange(HAS) // (2 * LENGTH),
