@@ -16,9 +16,7 @@ absl_flags.DEFINE_string(
 )
 absl_flags.DEFINE_integer("tokens", None, "at most so many of the text", lower_bound=1)
 absl_flags.DEFINE_string("out", None, "the file of the trace; default: trace.parquet of the run")
-absl_flags.DEFINE_string(
-    "page", None, "the page of the traces; default: of two or more, beside them"
-)
+absl_flags.DEFINE_string("page", None, "the explorer's page; default: beside several runs")
 absl_flags.DEFINE_string("step", "newest", "of the checkpoint: newest, best or a number")
 absl_flags.DEFINE_boolean("validate", False, "check traces instead: files, or those of runs")
 
@@ -56,10 +54,8 @@ def _explore(page: pathlib.Path, paths: Sequence[pathlib.Path]) -> str:
 
     chosen = explorer.choose([trace.about(path) for path in paths])
     tokens = explorer.write(page, [trace.read(paths[i]) for i in chosen])
-    runs = (
-        f"{len(chosen)} of {len(paths)} runs" if len(chosen) < len(paths) else f"{len(paths)} runs"
-    )
-    return f"page: {page}: {runs}, {tokens:,} tokens"
+    of = f" of {len(paths)}" if len(chosen) < len(paths) else ""
+    return f"page: {page}: {len(chosen)}{of} runs, {tokens:,} tokens"
 
 
 def _path(text: str | None, flag: str) -> pathlib.Path | None:

@@ -116,7 +116,7 @@ def test_one_run_is_told_by_its_expert():
     # desk y, and the lower one is told. Both ids of x are its own: a 3 times, b twice.
     finding = counted.read([made]).finding
     assert finding.sentence == (
-        "In layer 0 of made, expert 0 serves 62\u00a0% of all choices and 100\u00a0% of those on x, "
-        "above all “a” and “b”."
+        "In layer 0 of made, expert 0 serves 62\u00a0% of all choices and 100\u00a0% of those on "
+        "x, above all “a” and “b”."
     )
     assert (finding.expert, finding.passage[:2], finding.token) == (0, (0, 4), 0)
