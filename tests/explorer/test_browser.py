@@ -188,7 +188,7 @@ def test_the_address_brings_the_same_view_and_a_wrong_one_the_example(reader):
 def test_every_colour_of_the_text_is_drawn_by_loss_and_margin(reader):
     for colour in ("loss", "margin"):
         reader.open(f"#a=0&b=2&layer=1&passage=0&colour={colour}")
-        assert "Darker" in reader.text("#note")
+        assert "Stronger tint" in reader.text("#note")
         tints = reader.run(
             "[...document.querySelectorAll('#pane-a .token')]"
             ".map((token) => token.style.getPropertyValue('--tint'))"

@@ -93,7 +93,8 @@ function paint(pane, lit, differs) {
     const byExpert = state.colour === "expert";
     span.style.setProperty("--tint", byExpert ? (made.length ? 0.2 : 0)
       : 0.45 * strength(run, layer, n, high));
-    span.style.setProperty("--c", byExpert && made.length ? hue(slot[made[0].expert]) : "var(--accent)");
+    const told = lit !== null && !away ? lit : made[0]?.expert;
+    span.style.setProperty("--c", byExpert && made.length ? hue(slot[told]) : "var(--accent)");
     span.style.setProperty("--bar", made.length ? stretches(made, slot) : "none");
   });
 }
@@ -131,8 +132,8 @@ function figuresOf(pane) {
 function note(differs) {
   const legend = {
     expert: "",
-    loss: `Darker: a higher loss, 0 to ${WORST} nats or more. `,
-    margin: "Darker: a smaller margin; none where the router has no margin. ",
+    loss: `Stronger tint: a higher loss, 0 to ${WORST} nats or more. `,
+    margin: "Stronger tint: a smaller margin; none where the router has no margin. ",
   }[state.colour];
   const pair = agreement(state.a, state.b, state.depth);
   if (!pair) return legend;
