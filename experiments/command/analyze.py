@@ -54,8 +54,8 @@ def _explore(page: pathlib.Path, paths: Sequence[pathlib.Path]) -> str:
 
     chosen = explorer.choose([trace.about(path) for path in paths])
     tokens = explorer.write(page, [trace.read(paths[i]) for i in chosen])
-    of = f" of {len(paths)}" if len(chosen) < len(paths) else ""
-    return f"page: {page}: {len(chosen)}{of} runs, {tokens:,} tokens"
+    of = f"{len(chosen)} of {len(paths)}" if len(chosen) < len(paths) else str(len(paths))
+    return f"page: {page}: runs: {of}, tokens: {tokens:,}"
 
 
 def _path(text: str | None, flag: str) -> pathlib.Path | None:
