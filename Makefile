@@ -21,7 +21,7 @@ HASH   := $(shell { echo $(NUMBER); cat requirements*.txt $(PINS); } | cksum | c
 RUNTIME := $(VENV)/.runtime-$(HASH)
 DEV    := $(VENV)/.dev-$(HASH)
 # Chromium and its driver, for the tests of the explorer, where this user may install them.
-BROWSER := command -v chromium && command -v chromedriver || { test "$$(id -u)" = 0 && \
+BROWSER := command -v chromedriver || { test "$$(id -u)" = 0 && \
 apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
 chromium chromium-driver; }
 TPU    := $(VENV)/.tpu-$(HASH)

@@ -10,6 +10,7 @@ from tests.report.test_figures import contrast
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 CALM = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
 # A token of id 9 (" w1"), which no expert of the learned run served.
 DROPPED = int((spoken.ids() == 9).argmax())
@@ -59,15 +60,16 @@ class Reader:
 @pytest.fixture(scope="module")
 def driver():
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: make test")
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if None in programs:
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    service = shutil.which("chromedriver")
+    if browser is None or service is None:
         pytest.skip("needs chromium and chromedriver: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
-    options.binary_location = programs[0]
+    options.binary_location = browser
     for flag in FLAGS:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
+    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(service))
     yield started
     started.quit()
 
