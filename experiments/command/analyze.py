@@ -83,7 +83,7 @@ COMMAND = Command(
         "runs/first/top2/seed0",
         "runs/first --tokens=100000",
         "runs/first/top1/seed0 runs/first/hash_balanced/seed0 --page=two.html",
-        "runs/first/top2/seed0 --step=best --text=my/book.txt --out=book.parquet",
+        "runs/first/top2/seed0 --step=best --text=my/book.txt",
         "runs/first --validate",
         "book.parquet --validate",
     ),

@@ -55,6 +55,6 @@ def _chosen(orbax: Any, place: Any, step: int | str | None) -> int:
     elif step is None and found:
         chosen = found[-1]
     if not isinstance(chosen, int) or chosen not in found:
-        shown = ", ".join(map(str, found)) or "none"
-        raise Mistake(f"{place}: step={chosen}: no such checkpoint (valid: {shown})")
+        shown, wanted = ", ".join(map(str, found)) or "none", "newest" if chosen is None else chosen
+        raise Mistake(f"{place}: step={wanted}: no such checkpoint (valid: {shown})")
     return chosen

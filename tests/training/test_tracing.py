@@ -65,6 +65,12 @@ RUNS["drops at evaluation"] = with_layer(
 RUNS["two kinds of layers"] = dataclasses.replace(
     experiment(TopK(k=2)), model=experiment(TopK(k=2)).model.clone(layout=First(Hash(), 1))
 )
+RUNS["rematerialised"] = dataclasses.replace(
+    experiment(TopK(k=2)), model=experiment(TopK(k=2)).model.clone(remat="period")
+)
+RUNS["multihash"] = dataclasses.replace(
+    experiment(), model=experiment().model.clone(moe=MultiHash(num_experts=4))
+)
 ALWAYS = (  # one of each way of making a trace; the rest is the slow tier's
     "top_k",
     "expert_choice",
