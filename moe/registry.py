@@ -27,6 +27,8 @@ HOMES = {
     "shared": "moe.experts",
     "null": "moe.experts",
     "schedule": "moe.optimizer",
+    "metric": "moe.analysis",
+    "comparison": "moe.analysis",
     "study": "experiments.studies",
     "size": "configs",
     "command": "experiments.command",

@@ -49,7 +49,7 @@ MAY = {
     "moe.experiment": GROUND | {"moe.data", "moe.optimizer", "moe.routers", "moe.model"},
     "moe.checkpoint": GROUND | {"moe.devices"},
     "moe.convert": GROUND | {"moe.routers", "moe.model", "moe.experiment"},
-    "moe.analysis": GROUND | {"moe.data", "moe.model", "moe.experiment"},
+    "moe.analysis": GROUND | {"moe.data", "moe.routers", "moe.model", "moe.experiment"},
     "moe.cost": GROUND | {"moe.devices", "moe.routers", "moe.model", "moe.experiment"},
     "moe.decode": GROUND | {"moe.dispatch", "moe.model", "moe.experiment"},
     "moe.training": GROUND

@@ -27,6 +27,8 @@ TITLES = {
     "shared": "shared experts",
     "null": "null experts",
     "schedule": "schedules",
+    "metric": "metrics of a trace",
+    "comparison": "metrics of two traces",
     "size": "sizes",
 }
 _ROUTER_HEAD = ("router", "one line", "paper", "causal", "learned", "needs")
