@@ -1,14 +1,14 @@
 """Which expert of one layer is which of another: one to one, after the tokens that they share.
 
-The partners are those with the most shared tokens (Kuhn 1955, by scipy). Some agreement is there
-by matching alone, so beside it stands what is left when the tokens of one side are shuffled.
+The partners are those of `moe.analysis.matching` by the experts that tokens prefer. Some agreement
+is there by matching alone, so beside it stands what is left when one side's tokens are shuffled.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from moe.analysis import matching
 from moe.analysis.trace import LayerTrace
 
 SHUFFLES = 5
@@ -57,14 +57,7 @@ def slots(one: LayerTrace, slot_E: np.ndarray, other: LayerTrace) -> np.ndarray:
 
 
 def _partners(a_T: np.ndarray, b_T: np.ndarray, sizes: tuple[int, int]) -> np.ndarray:
-    A, B = sizes
-    made_T = (a_T < A) & (b_T < B)  # expert == E is a choice that was not made
-    joint = a_T[made_T].astype(np.int64) * B + b_T[made_T]
-    count_AB = np.bincount(joint, minlength=A * B).reshape(A, B)
-    partner_A = np.full(A, -1)
-    rows, columns = linear_sum_assignment(count_AB, maximize=True)
-    partner_A[rows] = columns
-    return partner_A
+    return matching.match(matching.together(a_T[:, None], b_T[:, None], sizes))
 
 
 def _same(a_T: np.ndarray, b_T: np.ndarray, partner_A: np.ndarray) -> np.ndarray:
