@@ -120,7 +120,7 @@ def test_a_study_tells_its_report_what_each_expert_was_given(tmp_path, read):
         (run, 3, e) for run in ("learned seed 0", "hashed seed 0") for e in range(4)
     ]
     assert found.samples[4].share == 0.25  # a quarter of the ids, each as often as the others
-    assert set(found.samples[4].tokens) == set(spoken.VOCABULARY[:8])
+    assert set(found.samples[4].tokens) == set(spoken.VOCABULARY[:7])  # the eighth is \\ufffd
     told = section(found)
     page = Page(told)
     assert page.links == [routing.PAGE] and "img" not in page.tags

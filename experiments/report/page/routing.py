@@ -14,7 +14,7 @@ def routing(found: Routing | None) -> str:
     tables = []
     for (run, layer), rows in groupby(found.samples, key=lambda row: (row.run, row.layer)):
         lines = [
-            [str(row.expert), percent(row.share), "  ".join(map(shown, row.tokens)) or "none"]
+            [str(row.expert), percent(row.share), " · ".join(map(shown, row.tokens)) or "none"]
             for row in rows
         ]
         title = f"Layer {layer} of {run}: tokens that an expert has more of than its share"
