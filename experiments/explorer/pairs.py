@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from moe.analysis import matching
+from moe.analysis import chance, matching
 from moe.analysis.trace import LayerTrace
 
 SHUFFLES = 5
@@ -34,15 +34,17 @@ class Pair(NamedTuple):
 
 
 def pair(one: LayerTrace, other: LayerTrace) -> Pair:
-    """Matches the experts that tokens prefer; the null is drawn with a fixed seed."""
+    """Matches the experts that tokens prefer.
+
+    The null is drawn with a fixed seed, from up to `moe.analysis.chance.MOST` tokens.
+    """
     a_T, b_T = one.expert_TK[:, 0], other.expert_TK[:, 0]
     sizes = one.num_experts, other.num_experts
     partner_E = _partners(a_T, b_T, sizes)
-    rng = np.random.default_rng(0)
-    nulls = []
+    rng, few, nulls = np.random.default_rng(0), chance.some(len(a_T)), []
     for _ in range(SHUFFLES):
-        shuffled_T = rng.permutation(b_T)
-        nulls.append(_same(a_T, shuffled_T, _partners(a_T, shuffled_T, sizes)).mean())
+        mine_T, shuffled_T = a_T[few], rng.permutation(b_T[few])
+        nulls.append(_same(mine_T, shuffled_T, _partners(mine_T, shuffled_T, sizes)).mean())
     return Pair(partner_E, _same(a_T, b_T, partner_E), float(np.mean(nulls)))
 
 
