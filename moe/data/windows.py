@@ -4,11 +4,11 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moe import files
+from moe.files import Unreadable
 from moe.registry import Mistake
 
 if TYPE_CHECKING:
@@ -87,47 +87,40 @@ def _cut(held: np.ndarray, count: int, length: int) -> Windows:
 
 
 def open_text(path: pathlib.Path, dataset: "Dataset") -> Text:
-    """A plain file, whose desk has its name, or FOLDER/DOMAIN/SOURCE as `data.source` takes it.
+    """A plain file, whose desk has its name, or FOLDER/DOMAIN/SOURCE, domains being desks.
 
-    Raises Mistake, one line, for what is neither, or no text in UTF-8.
+    A file is one document, with the end token after it. Raises Mistake, one line, for what is
+    neither a file nor a folder with some, or no text in UTF-8.
     """
     if path.is_dir():
-        return _of_folder(path, dataset)
-    if not path.is_file():
+        from moe.data.sources import folder
+
+        files = [
+            (pathlib.Path(file.path), *_labels(path, file.parts)) for file in folder.scan(path)
+        ]
+    elif path.is_file():
+        files = [(path, path.stem, path.stem)]
+    else:
         state = "is neither a file nor a folder" if os.path.lexists(path) else "does not exist"
         raise Mistake(f"--text={path}: {state}")
-    desks, desk = _known(tuple(dataset.desks), path.stem)
-    classes, label = _known(tuple(dataset.classes), path.stem)
+    desks = tuple(dict.fromkeys([*dataset.desks, *(desk for _, desk, _ in files)]))
+    classes = tuple(dict.fromkeys([*dataset.classes, *(label for *_, label in files)]))
+    end = np.array([dataset.vocab_size - 1], np.uint16)
 
     def read():
-        for part in _parts(path):
-            yield dataset.encode(part), desk, label, 0
-        yield np.array([dataset.vocab_size - 1], np.uint16), desk, label, 0
+        for number, (file, desk, label) in enumerate(files):
+            of = desks.index(desk), classes.index(label), number
+            for part in _parts(file):
+                yield dataset.encode(part), *of
+            yield end, *of
 
-    return Text(desks, classes, path.stat().st_size, read)
-
-
-def _of_folder(path: pathlib.Path, dataset: "Dataset") -> Text:
-    from moe.data.sources import folder
-
-    found: list[Any] = folder.documents(path, folder.scan(path))
-    desks, classes = tuple(dataset.desks), tuple(dataset.classes)
-    for document in found:
-        desks, classes = _known(desks, document.desk)[0], _known(classes, document.label)[0]
-    end = np.uint16(dataset.vocab_size - 1)
-
-    def read():
-        for number, document in enumerate(found):
-            of = desks.index(document.desk), classes.index(document.label), number
-            yield np.append(dataset.encode(document.text), end), *of
-
-    return Text(desks, classes, sum(document.size for document in found), read)
+    return Text(desks, classes, sum(file.stat().st_size for file, *_ in files), read)
 
 
-def _known(names: tuple[str, ...], name: str) -> tuple[tuple[str, ...], int]:
-    """The names with this one among them, and its number."""
-    names = names if name in names else (*names, name)
-    return names, names.index(name)
+def _labels(path: pathlib.Path, parts: tuple[str, ...]) -> tuple[str, str]:
+    """Desk and class of a file by its path below the folder."""
+    desk = parts[0] if len(parts) > 1 else path.resolve().name
+    return desk, f"{desk}/{parts[min(1, len(parts) - 1)]}"
 
 
 def _parts(path: pathlib.Path) -> Iterator[str]:
@@ -137,6 +130,6 @@ def _parts(path: pathlib.Path) -> Iterator[str]:
             while part := file.read(_PIECE):
                 yield part + file.readline(_PIECE)
     except UnicodeDecodeError:
-        raise files.Unreadable(path, "is no text in UTF-8") from None
+        raise Unreadable(path, "is no text in UTF-8") from None
     except OSError as error:
-        raise files.Unreadable(path, f"cannot be read ({error.strerror})") from None
+        raise Unreadable(path, f"cannot be read ({error.strerror})") from None

@@ -108,7 +108,7 @@ def test_a_folder_of_text_has_its_own_desks(study, call, tmp_path):
     assert call("analyze", *words)[0] == 0
     found = trace.read(out)
     assert found.about.desks == (*DATASET.desks, "odd")
-    # The files by their names: 41 tokens of "odd" with the end, then "twos", which is desk 1.
+    # The files in their order: 41 tokens of "odd" with the end, then "twos", which is desk 1.
     assert found.desk_T.tolist() == [3] * 41 + [1] * 39
     assert found.document_T.tolist() == [0] * 41 + [1] * 39
 

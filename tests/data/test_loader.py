@@ -172,6 +172,24 @@ def test_held_out_windows_are_fixed_and_of_one_desk(dataset):
         np.testing.assert_array_equal(batch.id_BL[:, 1:], batch.target_BL[:, :-1])
 
 
+def test_tokens_of_held_out_windows_know_their_document(dataset):
+    split = dataset.tokens.held_out
+    texts = np.split(split.id, split.ends[:-1])  # of the documents of both desks, with their ends
+    for y, desk in enumerate(dataset.desks):
+        id_BL, number_BL = dataset.held_out(desk).id_BL, dataset.document(desk)
+        assert number_BL.shape == id_BL.shape and set(split.desk[number_BL.ravel()]) == {y}
+        for ids, numbers in zip(id_BL, number_BL, strict=True):
+            for number in np.unique(numbers):
+                run = ids[numbers == number].astype(np.uint16).tobytes()
+                assert run in np.ascontiguousarray(texts[number]).tobytes()
+
+
+def test_any_text_gets_the_label_that_routers_read(dataset):
+    batch = dataset.held_out("south")
+    found = dataset.label(batch.id_BL, batch.desk_BL, batch.class_BL)
+    np.testing.assert_array_equal(found, batch.label_BL)
+
+
 def test_held_out_windows_are_spread_over_all_there_is(dataset):
     split = dataset.tokens.held_out
     of_north = split.id[np.repeat(split.desk == 0, split.tokens)]
