@@ -112,7 +112,7 @@ def test_parameters_alone(three, tmp_path):
     same(restore.restore_params(tmp_path, "best"), state(10)["params"])
     with pytest.raises(ValueError, match=r"step=7: no such checkpoint \(valid: 0, 10, 20\)"):
         restore.restore_params(tmp_path, 7)
-    with pytest.raises(ValueError, match=r"step=None: no such checkpoint \(valid: none\)"):
+    with pytest.raises(ValueError, match=r"step=newest: no such checkpoint \(valid: none\)"):
         restore.restore_params(tmp_path / "none")
     flip(tmp_path / "20")
     with pytest.raises(ValueError, match="damaged .* name another step"):

@@ -62,9 +62,9 @@ def trace(*layers, length=4, **changes):
     return Trace(**values, layers=layers)
 
 
-def random(seed=0, windows=6, length=8, E=4, k=2, layers=2):
-    """A trace of a router that draws k experts for each token; inputs and matrix are drawn too."""
-    generator, T, D = np.random.default_rng(seed), windows * length, 3
+def random(seed=0, windows=6, length=8, k=2, layers=2):
+    """A trace of a router that draws k of 4 experts for each token; so are inputs and matrix."""
+    generator, T, D, E = np.random.default_rng(seed), windows * length, 3, 4
 
     def one():
         expert_TK = np.argsort(generator.random((T, E)), axis=1)[:, :k]
@@ -72,7 +72,6 @@ def random(seed=0, windows=6, length=8, E=4, k=2, layers=2):
         normal = generator.standard_normal
         return layer(
             expert_TK,
-            E,
             margin_T=generator.random(T).astype(np.float32),
             sample_S=sample_S,
             input_SD=normal((len(sample_S), D)).astype(np.float32),
