@@ -11,6 +11,7 @@ import numpy as np
 
 from moe.analysis import chance
 from moe.analysis.contract import Reading, absent, reading
+from moe.analysis.information import entropy, told
 from moe.analysis.trace import LayerTrace, Trace
 from moe.routers.parts import clusters
 
@@ -20,10 +21,19 @@ DIFFERENCES = {"cluster_minus_class": "ami_cluster", "cluster_minus_class_equal"
 
 
 def ami(one_S: np.ndarray, two_S: np.ndarray) -> float:
-    """1 for the same grouping, 0 for what chance gives; the mean entropy is the scale."""
-    from sklearn.metrics import adjusted_mutual_info_score
+    """1 for the same grouping, 0 for what chance gives; the mean entropy is the scale.
 
-    return float(adjusted_mutual_info_score(one_S, two_S))
+    As `sklearn.metrics.adjusted_mutual_info_score`, on numbers, without its checks of each label.
+    """
+    from sklearn.metrics.cluster import expected_mutual_information
+
+    count = chance.table(one_S, two_S, (int(one_S.max()) + 1, int(two_S.max()) + 1))
+    count = count[count.any(axis=1)][:, count.any(axis=0)]
+    if count.shape == (1, 1):
+        return 1.0  # neither divides anything
+    expected = float(expected_mutual_information(count, len(one_S)))
+    scale = (entropy(count.sum(axis=1)) + entropy(count.sum(axis=0))) / 2 - expected
+    return (told(count) - expected) / scale if scale > 1e-12 else 0.0
 
 
 def groups(vector_SD: np.ndarray, number: int, seed: int) -> np.ndarray:
@@ -99,8 +109,8 @@ class Clusters:
             "ami_cluster_whitened": groups(whitened(input_SD), layer.num_experts, 0),
         }
         if (class_S >= 0).any():
-            found["ami_class"] = class_S
+            found["ami_class"] = class_S + 1  # what is not known is a group
             found["ami_equal"] = groups(unit_SD, len(np.unique(class_S)), 0)
         if (desk_S >= 0).any():
-            found["ami_desk"] = desk_S
+            found["ami_desk"] = desk_S + 1
         return found

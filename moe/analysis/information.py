@@ -23,9 +23,8 @@ def entropy(count: np.ndarray) -> float:
     return float(stats.entropy(count.ravel())) if count.any() else 0.0
 
 
-def information(label_R: np.ndarray, expert_R: np.ndarray, shape: tuple[int, int]) -> float:
-    """I(label; expert) in nats of R samples; raw, so above 0 by chance alone."""
-    count = chance.table(label_R, expert_R, shape)
+def told(count: np.ndarray) -> float:
+    """Mutual information in nats of a table of counts; raw, so above 0 by chance alone."""
     return entropy(count.sum(axis=1)) + entropy(count.sum(axis=0)) - entropy(count)
 
 
@@ -75,26 +74,23 @@ class Information:
         most = ceiling(expert_TK, E)
         for name, label_T, dealt in labels(trace):
             known_R = label_T[token_R] >= 0
+            names = f"entropy_given_{name}", f"u_{name}"
             if not known_R.any():
-                found += absent(f"entropy_given_{name}", f"u_{name}")
+                found += absent(*names)
                 continue
-            shape = int(label_T.max()) + 1, E
             token, expert = token_R[known_R], expert_R[known_R]
+            shape = int(label_T.max()) + 1, E
             whole = entropy(np.bincount(expert, minlength=E))
-            told = information(label_T[token], expert, shape)
+            value = told(chance.table(label_T[token], expert, shape))
             null = np.empty(self.draws)
             for n in range(self.draws):
-                other = dealt(generator)[token]
+                other = dealt(generator)[token_R]
                 kept = other >= 0
-                null[n] = information(other[kept], expert[kept], shape)
+                null[n] = told(chance.table(other[kept], expert_R[kept], shape))
+            found.append(reading(names[0], (whole - value) / np.log(E), (whole - null) / np.log(E)))
             found.append(
-                reading(
-                    f"entropy_given_{name}", (whole - told) / np.log(E), (whole - null) / np.log(E)
-                )
-            )
-            found.append(
-                reading(f"u_{name}", told / most, null / most)
+                reading(names[1], value / most, null / most)
                 if most > 1e-9
-                else Reading(f"u_{name}", None)
+                else Reading(names[1], None)
             )
         return found

@@ -2,7 +2,6 @@
 
 The controls of the metrics: each finds what was planted, and nothing in a router that follows
 something else. Desks are dealt to documents and classes to ids by lot, so neither tells of the
-clusters that tokens come from. `moe/data/sources/planted.py` is such a text to train on.
 """
 
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from moe.data.data import BANDS
 
 WIDTH, DESKS, CLASSES = 16, 4, 5
 OWN, COMMON, ONCE = 28, 32, 0.03  # ids of a cluster, ids of all, share of tokens that stand once
-STAY, ALIKE = 0.7, 0.6  # to go on in a cluster; cosine of the centres of a pair of clusters
+STAY = 0.7  # to go on in a cluster
+ALIKE, PAIRED = 0.3, 0.6  # cosines of all centres, and of those of a pair before that
 SCALE = 4.0  # length of the planted router's directions
 
 Followed = Literal["cluster", "desk", "class", "token", "position", "untrained", "nothing"]
@@ -130,13 +130,14 @@ def _text(planted: Planted) -> tuple[dict, dict]:
     id_T[once_T] = np.arange(C * OWN + COMMON, V)
     class_V = generator.integers(CLASSES, size=V)
     desk_U = generator.permutation(np.arange(documents) % DESKS)
-    unit = generator.standard_normal((V + C, WIDTH))
+    unit = generator.standard_normal((V + C + 1, WIDTH))
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     centre_CD = unit[:C]
     even_CD, odd_CD = centre_CD[: C - C % 2 : 2], centre_CD[1::2]
     odd_CD -= (odd_CD * even_CD).sum(axis=1, keepdims=True) * even_CD
-    odd_CD *= (1 - ALIKE**2) ** 0.5 / np.linalg.norm(odd_CD, axis=1, keepdims=True)
-    odd_CD += ALIKE * even_CD
+    odd_CD *= (1 - PAIRED**2) ** 0.5 / np.linalg.norm(odd_CD, axis=1, keepdims=True)
+    odd_CD += PAIRED * even_CD
+    centre_CD = (1 - ALIKE) ** 0.5 * centre_CD + ALIKE**0.5 * unit[-1]
     noise_TD = generator.standard_normal((T, WIDTH)) * 0.1
     words = {
         "token": id_T.astype(np.int32),
@@ -148,7 +149,7 @@ def _text(planted: Planted) -> tuple[dict, dict]:
     values = {
         "document": document_T.astype(np.int32),
         "target": np.append(id_T[1:], -1).astype(np.int32),
-        "input": centre_CD[cluster_T] + 0.4 * unit[C:][id_T] + noise_TD,
+        "input": centre_CD[cluster_T] + 0.4 * unit[C:-1][id_T] + noise_TD,
         "centre": centre_CD,
         "class_V": class_V,
         "count_V": np.bincount(id_T, minlength=V),
