@@ -102,6 +102,9 @@ def test_the_sentence_is_counted():
     assert read.names == ("learned seed 0", "learned seed 1", "hashed seed 0")
     assert read.without == ("words/dense seed 0",) and read.depths == spoken.LAYERS
     assert read.pairs[0, 1][1].agreement == read.pairs[0, 1][3].agreement == 1
+    # Shuffled, each pair of the 4 by 4 shares 12 of 192 tokens, give or take 3: a quarter agrees,
+    # and what the best of 24 matchings adds.
+    assert 0.25 < read.pairs[0, 1][1].null < 0.4
     # Of the 8 ids of a quarter each of the 4 learned experts has 2: 1 of 4 tokens is matched.
     assert read.pairs[0, 2][1].agreement == 0.25
     start = "In layer 1, learned seed 0 and hashed seed 0 send 75\u00a0% of the tokens to different"
