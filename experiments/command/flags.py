@@ -84,8 +84,8 @@ def described(taken: Sequence[str]) -> list[str]:
     for name in taken:
         flag = flags.FLAGS[name]
         value = "=PATH=VALUE" if name == "set" else "" if flag.boolean else f"={name.upper()}"
-        default = flag.default_as_str.strip("'") if flag.default not in (None, [], False) else ""
+        default = flag.default_as_str.strip("'") if flag.default not in (None, []) else ""
         says = flag.help.split("\n")[0].rstrip(";")  # absl appends lines of its own
         says = re.sub(r"^<[^>]*>: ", "", says)  # and begins with the values of an enum
-        rows[f"--{name}{value}"] = says + f" [{default}]" * bool(default)
+        rows[f"--{name}{value}"] = says + f" [{default}]" * bool(default and not flag.boolean)
     return aligned(rows)

@@ -118,8 +118,17 @@ def _of_group(router: Router, params: Params, E: int, group: tuple) -> Seen:
     elif not isinstance(plan, Choices):
         rank_TK = jnp.where(expert_TK < E, -gate_TK, jnp.inf)
     order_TK = jnp.argsort(rank_TK, axis=1, stable=True)
-    sort = [jnp.take_along_axis(a, order_TK, axis=1) for a in (expert_TK, gate_TK, kept_TK)]
-    return Seen(sort[0].astype(jnp.int16), *sort[1:], margin_T, x_TD.astype(jnp.float32))
+
+    def ordered(value_TK):
+        return jnp.take_along_axis(value_TK, order_TK, axis=1)
+
+    return Seen(
+        ordered(expert_TK).astype(jnp.int16),
+        ordered(gate_TK),
+        ordered(kept_TK),
+        margin_T,
+        x_TD.astype(jnp.float32),
+    )
 
 
 def _listed(

@@ -120,7 +120,7 @@ class TopK(Router):
         del E
         return self.reachable(params, self.logits(params, x_TD, None).clean_TE, id_T)
 
-    def matrix(self, params):
+    def matrix(self, params: Params) -> jax.Array | None:
         """The matrix in use."""
         return self.weights(params, None)
 

@@ -196,5 +196,5 @@ def _step(model: Transformer, params: Params, text: tuple, pick_P: jax.Array) ->
     id_BL, label_BL, target_BL = text
     logits_BLV, layers = watch.watched(model, params, Tokens(id_BL, label_BL))
     nats_BL = optax.softmax_cross_entropy_with_integer_labels(logits_BLV, target_BL)
-    picked = tuple(layer.replace(x_TD=layer.x_TD[pick_P]) for layer in layers)
+    picked = tuple(dataclasses.replace(layer, x_TD=layer.x_TD[pick_P]) for layer in layers)
     return jnp.maximum(nats_BL.reshape(-1), 0), picked  # rounding may leave less than 0

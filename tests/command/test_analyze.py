@@ -10,14 +10,14 @@ from moe.analysis import trace
 from moe.checkpoint.format import Identity
 from moe.checkpoint.history import Checkpoints
 from moe.data import loader
-from moe.registry import Mistake, lookup
+from moe.registry import Mistake
 from moe.routers.hash import Hash
 from moe.routers.top_k import TopK
 from moe.training import step
 from tests.fakes.data import SyntheticDataset
 from tests.training.test_train import DATASET, experiment
 
-OF = {"dense": None, "hash": Hash(), "soft": lookup("router", "soft"), "top2": TopK(k=2)}
+OF = {"dense": None, "hash": Hash(), "top2": TopK(k=2)}
 
 
 def write_run(directory, run, steps=(0,), data="synthetic"):
@@ -36,7 +36,7 @@ def write_run(directory, run, steps=(0,), data="synthetic"):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Four arms, of which two have a routing to trace; top2 has three checkpoints."""
+    """Three arms, of which two have a routing to trace; top2 has three checkpoints."""
     directory = tmp_path_factory.mktemp("study")
     for arm, router in OF.items():
         run = dataclasses.replace(experiment(router), seed=3)
@@ -56,14 +56,13 @@ def test_a_study_is_traced_run_by_run(study, call):
     assert [line.split(":")[0].removeprefix(str(study)) for line in lines] == [
         "/dense/seed3",
         "trace",
-        "/soft/seed3",
         "trace",
         "page",
     ]
     assert lines[4] == f"page: {study / 'routing.html'}: runs: 2, tokens: 96"
     assert "left out: model.moe=none: a dense model has no routing to trace" in lines[0]
     path = study / "top2" / "seed3" / "trace.parquet"
-    assert lines[3].startswith(f"trace: {path}: top2 seed 3, step 7: 96 tokens, 2 MoE layers, ")
+    assert lines[2].startswith(f"trace: {path}: top2 seed 3, step 7: 96 tokens, 2 MoE layers, ")
     about = trace.validate(path)
     assert (about.arm, about.seed, about.step, about.num_layers) == ("top2", 3, 7, 2)
     assert recorded.experiment(about.experiment, "x") == recorded.experiment(
@@ -136,14 +135,13 @@ def test_every_mistake_is_one_line(mistake, mistaken):
 
 
 def test_mistakes_about_a_run_are_one_line(study, call, tmp_path):
-    run, dense, soft = (str(study / arm / "seed3") for arm in ("hash", "dense", "soft"))
+    run, dense = (str(study / arm / "seed3") for arm in ("hash", "dense"))
     write_run(tmp_path / "run", experiment(Hash()), data="another")
     (tmp_path / "bytes").write_bytes(b"\xff" * 40)
     for words, line in (
         ([dense], "model.moe=none: a dense model has no routing to trace"),
-        ([soft], "model.moe.router=Soft: mixes all tokens into every slot, so it has no choices"),
         ([run, run, "--out=x"], "--out=x: takes one run, 2 are named"),
-        ([dense, soft], "analyze: none of 2 runs could be traced"),
+        ([dense, dense], "analyze: none of 2 runs could be traced"),
         ([run, "--step=4"], f"{run}/checkpoints: step=4: no such checkpoint (valid: 0)"),
         ([f"{run}/checkpoints/0", "--step=1"], f"--step=1: {run}/checkpoints/0 is one checkpoint"),
         ([run, f"--text={tmp_path / 'no'}"], f"--text={tmp_path / 'no'}: does not exist"),

@@ -18,10 +18,13 @@ ROOT = pathlib.Path(__file__).parents[2]
 STUDY = "dense_topk_hash"
 
 MISTAKES = {  # what is wrong: the words, and the line that must come back
-    "no command": ("", "COMMAND: is missing (valid: list, show, run, report, diff, bench, data); "),
+    "no command": (
+        "",
+        "COMMAND: is missing (valid: list, show, run, report, diff, analyze, bench, data); ",
+    ),
     "unknown command": (
         "rnu x",
-        "rnu: no such command; did you mean 'run'? (valid: bench, data, diff, ",
+        "rnu: no such command; did you mean 'run'? (valid: analyze, bench, data, diff, ",
     ),
 }
 
