@@ -248,6 +248,14 @@ def test_the_example_study_makes_its_arms():
     assert all(getattr(study, field) for field in ("question", "sizes", "seeds"))
 
 
+def test_the_example_metric_reads_a_trace():
+    from tests.fakes import traces
+
+    metric, found = code(ROOT / "docs" / "extend.md", "class Sure")["Sure"](), traces.random(k=1)
+    (sure,) = metric(found, found.layers[0], np.random.default_rng(0))
+    assert (sure.name, sure.value, sure.null_mean) == ("sure", 1, 1)  # one choice weighs 1
+
+
 if __name__ == "__main__":
     for page in GENERATED:
         page.write_text(filled(text(page)), "utf-8")

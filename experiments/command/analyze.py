@@ -18,6 +18,7 @@ absl_flags.DEFINE_integer("tokens", None, "at most so many of the text", lower_b
 absl_flags.DEFINE_string("out", None, "the file of the trace; default: trace.parquet of the run")
 absl_flags.DEFINE_string("page", None, "the explorer's page; default: beside several runs")
 absl_flags.DEFINE_string("step", "newest", "of the checkpoint: newest, best or a number")
+absl_flags.DEFINE_boolean("metrics", False, "also metrics.json beside the trace: all its metrics")
 absl_flags.DEFINE_boolean("validate", False, "check traces instead: files, or those of runs")
 
 
@@ -37,7 +38,8 @@ def act(words: Sequence[str], given: Given) -> None:
     page = _path(given.page, "--page")
     if page is not None and not page.parent.is_dir():
         raise Mistake(f"--page={page}: there is no folder {page.parent}")
-    written = traced.trace_all(found, traced.Asked(given.step, text, given.tokens, out), print)
+    asked = traced.Asked(given.step, text, given.tokens, out, given.metrics)
+    written = traced.trace_all(found, asked, print)
     if page is not None:
         print(_explore(page, list(written)))
     elif len(written) > 1:
@@ -78,10 +80,10 @@ def _validate(words: Sequence[str], step: str, out: pathlib.Path | None) -> None
 COMMAND = Command(
     words="RUN [RUN...]",
     act=act,
-    flags=("text", "tokens", "out", "page", "step", "validate"),
+    flags=("text", "tokens", "out", "page", "step", "metrics", "validate"),
     examples=(
         "runs/first/top2/seed0",
-        "runs/first --tokens=100000",
+        "runs/first --tokens=100000 --metrics",
         "runs/first/top1/seed0 runs/first/hash_balanced/seed0 --page=two.html",
         "runs/first/top2/seed0 --step=best --text=my/book.txt",
         "runs/first --validate",

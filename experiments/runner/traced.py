@@ -1,6 +1,7 @@
 """Routing traces of runs: their checkpoints run over a text, and a file for each comes out."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import re
@@ -26,12 +27,14 @@ class Asked:
       text: a file or a folder; None is the held-out text of the run.
       tokens: at most so many; None is all.
       out: the file, for one run.
+      metrics: whether all metrics of the trace are written beside it.
     """
 
     step: str = "newest"
     text: pathlib.Path | None = None
     tokens: int | None = None
     out: pathlib.Path | None = None
+    metrics: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +158,11 @@ def _trace(place: Place, asked: Asked, path: pathlib.Path, texts: dict[Any, Any]
         pieces = tracing.of_text(subject, text, asked.tokens)
     counted = _Counted()
     about = trace.write(path, counted(pieces))
+    if asked.metrics:
+        from moe.analysis.summary import summary
+
+        record = json.dumps(summary(trace.read(path)), allow_nan=False)
+        files.write(path.with_name(path.stem.replace(NAME, "metrics", 1) + ".json"), record)
     mean = counted.nats / counted.tokens
     return (
         f"trace: {path}: {about.label}, step {about.step}: {counted.tokens:,} tokens, "

@@ -1,6 +1,7 @@
 """`analyze`: traces of a run, a checkpoint, a study; its checks; every mistake is one line."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -96,6 +97,18 @@ def test_a_checkpoint_is_traced_by_its_step(study, call, tmp_path):
     found = trace.read(tmp_path / "own")
     assert found.tokens == 80  # 80 letters and the end are 5 windows of 16 and the last target
     assert set(found.desk_T) == {3} and set(found.document_T) == {0}
+
+
+def test_metrics_are_written_beside_the_trace(study, call):
+    run = study / "top2" / "seed3"
+    assert call("analyze", str(run), "--step=1", "--tokens=96", "--metrics")[0] == 0
+    found = json.loads((run / "metrics-1.json").read_text(), parse_constant=pytest.fail)
+    assert found["label"] == "top2 seed 3" and found["tokens"] == 96
+    about = trace.about(run / "trace-1.parquet")
+    assert (found["text"], found["parameters"]) == (about.text, about.parameters)
+    # Two choices of each token, so that a pair of experts is all that co-activation has.
+    (rows,) = [row["value"] for row in found["metrics"]["coactivation"].values()][:1]
+    assert len(rows) == 2 and all(0 < value <= 1 for value in rows)
 
 
 def test_a_folder_of_text_has_its_own_desks(study, call, tmp_path):
