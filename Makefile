@@ -20,6 +20,10 @@ PINS   := $(wildcard constraints/$(TAG).txt)
 HASH   := $(shell { echo $(NUMBER); cat requirements*.txt $(PINS); } | cksum | cut -d' ' -f1)
 RUNTIME := $(VENV)/.runtime-$(HASH)
 DEV    := $(VENV)/.dev-$(HASH)
+# Chromium and its driver, for the tests of the explorer, where this user may install them.
+BROWSER := command -v chromedriver || { test "$$(id -u)" = 0 && \
+apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends \
+chromium chromium-driver; }
 TPU    := $(VENV)/.tpu-$(HASH)
 PIP    := $(PY) -m pip install --quiet --no-compile --disable-pip-version-check $(addprefix -c ,$(PINS))
 
@@ -58,7 +62,7 @@ SLOW := $(PY) -m pytest -m slow -n auto --maxprocesses=2 $(WORKERS) $(PYTEST_ARG
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help environment install quickstart test test-fast test-slow test-tpu lint format clean
+.PHONY: help environment browser install quickstart test test-fast test-slow test-tpu lint format clean
 
 help:  ## this list
 	@echo "make TARGET [NAME=VALUE]..."
@@ -79,7 +83,7 @@ quickstart: $(RUNTIME)  ## train, compare and explain the tiny study (10 minutes
 	echo "to use the environment of $(VENV) in this shell: source $(VENV)/bin/activate" && \
 	echo "then, for one: python -m experiments list"
 
-test: $(DEV)  ## the fast tests, then the slow ones whatever the fast ones said
+test: $(DEV) browser  ## the fast tests, then the slow ones whatever the fast ones said
 	trap 'exit 130' INT; fast=passed; slow=passed; \
 	$(FAST) || fast=failed; $(SLOW) || slow=failed; \
 	echo "fast tests $$fast, slow tests $$slow"; [ $$fast = passed ] && [ $$slow = passed ]
@@ -87,7 +91,7 @@ test: $(DEV)  ## the fast tests, then the slow ones whatever the fast ones said
 test-fast: $(DEV)  ## the fast tests alone, from Python 3.12 on with coverage
 	$(FAST)
 
-test-slow: $(DEV)  ## the slow tests alone
+test-slow: $(DEV) browser  ## the slow tests alone
 	$(SLOW)
 
 test-tpu: $(TPU)  ## compile for TPU slices, without a TPU (downloads a compiler of 214 MB)
@@ -120,6 +124,10 @@ $(DEV): $(RUNTIME)
 	@echo "set-up: what tests and lint need"
 	@$(PIP) -r requirements.txt -r requirements-gs.txt -r requirements-dev.txt
 	@touch $@
+
+browser:  ## chromium and its driver by apt-get, if root, for the tests of the explorer
+	@{ $(BROWSER); } >/dev/null 2>&1 || \
+	    echo "set-up: no chromium and chromedriver here; the tests that need them skip, and fail in CI"
 
 $(TPU): $(DEV)
 	@echo "set-up: the TPU compiler"

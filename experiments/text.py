@@ -53,6 +53,29 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
+def shown(token: str) -> str:
+    """A token as a reader sees it by itself.
+
+    Spaces at its edges are ␣, from four on with their number; line breaks and tabs have an arrow,
+    ▯ is a part of a character, and what has no shape is shown by its number.
+    """
+    if token == "":
+        return "⟨end⟩"
+    marks = {"\n": "↵", "\t": "⇥", "\ufffd": "▯"}
+    text = "".join(marks.get(c) or (c if c.isprintable() else f"⟨U+{ord(c):04X}⟩") for c in token)
+    return re.sub(r"^ +| +$", lambda run: _spaces(len(run[0])), text)
+
+
+def _spaces(count: int) -> str:
+    return "␣" * count if count < 4 else f"␣×{count}"
+
+
+def percent(share: float) -> str:
+    """A share as `12 %`, with a space that does not break; one decimal below 10."""
+    value = 100 * share
+    return f"{value:.0f}\u00a0%" if value >= 9.95 or value == 0 else f"{value:.1f}\u00a0%"
+
+
 def number(value: float | None, digits: int = 4, sign: bool = False) -> str:
     """A fixed-point number with a true minus sign; a dash for None."""
     if value is None:

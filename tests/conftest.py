@@ -79,9 +79,9 @@ def pytest_unconfigure():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Turns the skip of a multi-device or TPU test into a failure where CI is set."""
+    """Turns the skip of a multi-device, TPU or browser test into a failure where CI is set."""
     report = yield
-    for marker in ("multi_device", "tpu"):
+    for marker in ("multi_device", "tpu", "browser"):
         if report.skipped and os.environ.get("CI") and item.get_closest_marker(marker):
             report.outcome = "failed"
             report.longrepr = f"a {marker} test must not skip in CI: {report.longrepr}"

@@ -63,12 +63,15 @@ MAY = {
     "experiments.runner": {"experiments.select", "experiments.studies", "experiments.results"}
     | {"experiments.text"},
     "experiments.figures": {"experiments.results", "experiments.studies", "experiments.text"},
+    "experiments.explorer": {"experiments.results", "experiments.studies", "experiments.text"}
+    | {"experiments.figures"},
     "experiments.report": {"experiments.results", "experiments.studies", "experiments.text"}
     | {"experiments.figures"},
     "experiments.bench": {"experiments.select", "experiments.studies", "experiments.text"}
     | {"experiments.results", "experiments.runner", "experiments.figures"},
     "experiments.command": {"experiments.select", "experiments.studies", "experiments.text"}
-    | {"experiments.results", "experiments.runner", "experiments.report", "experiments.bench"},
+    | {"experiments.results", "experiments.runner", "experiments.report", "experiments.bench"}
+    | {"experiments.explorer"},
     "experiments.__main__": {"experiments.command", "experiments.runner", "experiments.text"},
     "configs": set(),
     "launch": set(),
@@ -213,12 +216,13 @@ def test_there_are_eight_devices():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ci", "outcome"), [("1", "1 failed, 1 skipped"), ("", "2 skipped")])
-def test_a_multi_device_test_that_skips_fails_in_ci_only(ci, outcome, tmp_path):
+@pytest.mark.parametrize(("ci", "outcome"), [("1", "2 failed, 1 skipped"), ("", "3 skipped")])
+def test_a_marked_test_that_skips_fails_in_ci_only(ci, outcome, tmp_path):
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
     (tmp_path / "test_skips.py").write_text(
         "import pytest\n\n"
         "@pytest.mark.multi_device\ndef test_many():\n    pytest.skip('too few devices')\n\n"
+        "@pytest.mark.browser\ndef test_page():\n    pytest.skip('no chromium')\n\n"
         "def test_any():\n    pytest.skip('no reason')\n"
     )
     done = subprocess.run(

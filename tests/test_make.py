@@ -16,7 +16,7 @@ MINE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 def make(*words):
     """Runs make in the clone, out of the reach of variables of the shell."""
     unset = [f"--unset={name}" for name in ("PYTHON", "VENV", "MAKEFLAGS", "MAKELEVEL")]
-    command = ["env", *unset, "make", "--no-print-directory", *map(str, words)]
+    command = ["env", *unset, "make", "--no-print-directory", "BROWSER=true", *map(str, words)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 

@@ -7,6 +7,7 @@ from absl import flags as absl_flags
 
 from experiments.command.contract import Command
 from experiments.command.flags import Given
+from experiments.results.routing import PAGE
 from moe import files
 from moe.registry import Mistake
 
@@ -15,13 +16,14 @@ absl_flags.DEFINE_string(
 )
 absl_flags.DEFINE_integer("tokens", None, "at most so many of the text", lower_bound=1)
 absl_flags.DEFINE_string("out", None, "the file of the trace; default: trace.parquet of the run")
+absl_flags.DEFINE_string("page", None, "the explorer's page; default: beside several runs")
 absl_flags.DEFINE_string("step", "newest", "of the checkpoint: newest, best or a number")
 absl_flags.DEFINE_boolean("metrics", False, "also metrics.json beside the trace: all its metrics")
 absl_flags.DEFINE_boolean("validate", False, "check traces instead: files, or those of runs")
 
 
 def act(words: Sequence[str], given: Given) -> None:
-    """Writes, or checks, the traces of all that the words name."""
+    """Writes, or checks, the traces of all that the words name; a page of them, if several."""
     from experiments.runner import traced
 
     if given.step not in ("newest", "best") and not given.step.isdecimal():
@@ -33,7 +35,29 @@ def act(words: Sequence[str], given: Given) -> None:
     if out is not None and not out.parent.is_dir():
         raise Mistake(f"--out={out}: there is no folder {out.parent}")
     found = [place for word in words for place in traced.places(word, given.step)]
-    traced.trace_all(found, traced.Asked(given.step, text, given.tokens, out, given.metrics), print)
+    page = _path(given.page, "--page")
+    if page is not None and not page.parent.is_dir():
+        raise Mistake(f"--page={page}: there is no folder {page.parent}")
+    asked = traced.Asked(given.step, text, given.tokens, out, given.metrics)
+    written = traced.trace_all(found, asked, print)
+    if page is not None:
+        print(_explore(page, list(written)))
+    elif len(written) > 1:
+        try:
+            print(_explore(traced.common_folder(written.values()) / PAGE, list(written)))
+        except Mistake as error:
+            print(f"no page: {error}")
+
+
+def _explore(page: pathlib.Path, paths: Sequence[pathlib.Path]) -> str:
+    """Writes the page of the traces and says where it is."""
+    from experiments.explorer import explorer
+    from moe.analysis import trace
+
+    chosen = explorer.choose([trace.about(path) for path in paths])
+    tokens = explorer.write(page, [trace.read(paths[i]) for i in chosen])
+    of = f"{len(chosen)} of {len(paths)}" if len(chosen) < len(paths) else str(len(paths))
+    return f"page: {page}: runs: {of}, tokens: {tokens:,}"
 
 
 def _path(text: str | None, flag: str) -> pathlib.Path | None:
@@ -56,10 +80,11 @@ def _validate(words: Sequence[str], step: str, out: pathlib.Path | None) -> None
 COMMAND = Command(
     words="RUN [RUN...]",
     act=act,
-    flags=("text", "tokens", "out", "step", "metrics", "validate"),
+    flags=("text", "tokens", "out", "page", "step", "metrics", "validate"),
     examples=(
         "runs/first/top2/seed0",
         "runs/first --tokens=100000 --metrics",
+        "runs/first/top1/seed0 runs/first/hash_balanced/seed0 --page=two.html",
         "runs/first/top2/seed0 --step=best --text=my/book.txt",
         "runs/first --validate",
         "book.parquet --validate",

@@ -4,6 +4,7 @@ Every series colour has a contrast of at least 3 : 1 (WCAG 2.2) to the page in i
 dark theme, so the same one serves in both, in notebooks and in bitmaps.
 """
 
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 INK, MUTED, RULE, PAPER = "#1b1b1c", "#6c6c6d", "#d8d8d9", "#fefefd"
@@ -77,3 +78,14 @@ def style(arms: Arms, arm: str) -> Style:
         return Style(INK, "o")
     place = arms.colour_order.index(arm)
     return Style(SERIES[place % len(SERIES)], MARKERS[place % len(MARKERS)])
+
+
+def theme() -> str:
+    """The colours and type of pages, light and dark, as custom properties of CSS."""
+    return (Path(__file__).parent / "theme.css").read_text("utf-8")
+
+
+def series() -> str:
+    """SERIES as custom properties of CSS, --series-0 and so on."""
+    colours = "".join(f" --series-{i}: {colour};" for i, colour in enumerate(SERIES))
+    return f":root {{{colours} }}\n"

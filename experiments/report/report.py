@@ -10,6 +10,7 @@ from experiments.report import table as tables
 from experiments.report.compare import compare
 from experiments.report.page.page import page
 from experiments.report.told import Told, tell
+from experiments.results import routing
 from experiments.results.record import Comparison
 from experiments.results.runs import read
 from experiments.text import printable
@@ -31,7 +32,7 @@ def report(directory: str | Path) -> Path:
     files.write(directory / SUMMARY, _markdown(comparison, said))
     drawings = draw.draw(comparison, directory / FIGURES)
     path = directory / PAGE
-    files.write(path, page(comparison, said, drawings))
+    files.write(path, page(comparison, said, drawings, routing.read(directory)))
     return path
 
 

@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from experiments.results import recorded
@@ -108,28 +109,42 @@ def _of_run(run: pathlib.Path, step: str) -> Place:
     return Place(at, step, run, study, arm)
 
 
-def trace_all(found: list[Place], asked: Asked, say: Callable[[str], None]) -> None:
+def trace_all(
+    found: list[Place], asked: Asked, say: Callable[[str], None]
+) -> dict[pathlib.Path, Place]:
     """Writes a trace of each and says so; of several, those that have no routing are left out.
 
+    Returns what was written, with the place that each is of.
     Raises Mistake, one line, when there is one alone and it cannot be traced, or none can.
     """
     if asked.out is not None and len(found) > 1:
         raise Mistake(f"--out={asked.out}: takes one run, {len(found)} are named")
     texts: dict[Any, Any] = {}
-    written = 0
+    written: dict[pathlib.Path, Place] = {}
     for place in found:
+        path = asked.out or place.name
         try:
-            say(_trace(place, asked, texts))
-            written += 1
+            say(_trace(place, asked, path, texts))
+            written[path] = place
         except Mistake as error:
             if len(found) == 1:
                 raise
             say(f"{place.folder}: left out: {error}")
     if not written:
         raise Mistake(f"analyze: none of {len(found)} runs could be traced")
+    return written
 
 
-def _trace(place: Place, asked: Asked, texts: dict[Any, Any]) -> str:
+def common_folder(found: Iterable[Place]) -> pathlib.Path:
+    """That of the study which all are of, or else the nearest one that holds all runs."""
+    folders = [place.folder for place in found]
+    above = {folder.parent.parent for folder in folders}
+    if len(above) == 1 and (study := above.pop() / FILE).exists():
+        return study.parent
+    return pathlib.Path(os.path.commonpath(folders))
+
+
+def _trace(place: Place, asked: Asked, path: pathlib.Path, texts: dict[Any, Any]) -> str:
     """Writes one trace and says what it holds; `texts` keeps data sets for the next one."""
     from moe.analysis import trace
     from moe.data.windows import open_text
@@ -141,7 +156,7 @@ def _trace(place: Place, asked: Asked, texts: dict[Any, Any]) -> str:
     else:
         text = open_text(asked.text, subject.dataset)
         pieces = tracing.of_text(subject, text, asked.tokens)
-    path, counted = asked.out or place.name, _Counted()
+    counted = _Counted()
     about = trace.write(path, counted(pieces))
     if asked.metrics:
         from moe.analysis.summary import summary

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import figures
 from experiments.figures import draw, loss_against_cost, loss_by_desk, loss_curves
-from experiments.figures.palette import INK, MARKERS, SERIES, style
+from experiments.figures.palette import INK, MARKERS, SERIES, style, theme
 from experiments.report.compare import compare
 from experiments.report.page import page
 from experiments.report.report import report
@@ -130,10 +130,9 @@ def contrast(one, other):
 
 
 def papers():
-    """The page in its light and in its dark theme."""
-    style_sheet = (pathlib.Path(page.__file__).parent / "page.css").read_text()
-    found = re.findall(r"--paper: (#\w{6})", style_sheet)
-    assert len(found) == 2
+    """The page and what lies on it, in the light and in the dark theme."""
+    found = re.findall(r"--(?:paper|card): (#\w{6})", theme())
+    assert len(found) == 4
     return found
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
+from experiments.figures import palette
 from experiments.figures.draw import Drawing
 from experiments.report import table as tables
 from experiments.report import tuned
@@ -12,8 +13,10 @@ from experiments.report.findings import BASELINES
 from experiments.report.page.certainty import certainty
 from experiments.report.page.expected import expected
 from experiments.report.page.markup import bullets, prose, scroll, swatch, table
+from experiments.report.page.routing import routing
 from experiments.report.told import Told
 from experiments.results.record import MISSING, Arm, Comparison
+from experiments.results.routing import Routing
 from experiments.text import listing, number
 from moe.analysis import load
 
@@ -26,13 +29,16 @@ METHODS = (
 )
 
 
-def page(comparison: Comparison, said: Told, drawings: list[Drawing]) -> str:
-    """The whole page as text; everything that comes from the record is escaped."""
+def page(
+    comparison: Comparison, said: Told, drawings: list[Drawing], traced: Routing | None = None
+) -> str:
+    """The whole page as text; everything that comes from the records is escaped."""
     sections = (
         ("results", "Results", _results(comparison) + _desks(comparison)),
         ("expected", "Expected and observed", expected(comparison, said.answers)),
         ("findings", "What the data say", bullets(said.findings)),
         ("figures", "Figures", "".join(_figure(d, i + 1) for i, d in enumerate(drawings))),
+        ("routing", "What each expert was given", routing(traced)),
         ("sure", "How sure is it", certainty(comparison)),
         ("tuning", "Tuning", _tuning(comparison, said.choices)),
         ("arms", "The arms", _arms(comparison)),
@@ -51,7 +57,7 @@ def page(comparison: Comparison, said: Told, drawings: list[Drawing]) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{title}</title>\n<style>\n{_asset('page.css')}</style>\n</head>\n<body>\n"
+        f"<title>{title}</title>\n<style>\n{palette.theme()}{_asset('page.css')}</style>\n</head>\n<body>\n"
         f'<main>{_header(comparison, said)}<nav aria-label="Contents">{contents}</nav>'
         f"{body}</main>\n<script>\n{_asset('page.js')}</script>\n</body>\n</html>\n"
     )

@@ -1,0 +1,1 @@
+"""The HTML, CSS and JavaScript that `explorer.py` puts together to the page."""
