@@ -53,9 +53,9 @@ def test_lookup_imports_only_what_is_looked_up():
         (
             lambda: registry.names("ruoter"),
             "kind=ruoter: no such kind; did you mean 'router'? "
-            "(valid: benchmark, command, dispatch, experts, gate, kernel, key, layer, layout, "
-            "noise, null, overflow, priority, router, rule, schedule, score, shared, size, study, "
-            "table)",
+            "(valid: benchmark, command, comparison, dispatch, experts, gate, kernel, key, layer, "
+            "layout, metric, noise, null, overflow, priority, router, rule, schedule, score, "
+            "shared, size, study, table, token_vectors)",
         ),
         (
             lambda: registry.lookup("router", "deisel"),

@@ -13,7 +13,7 @@ class Sample:
     """What one expert was given.
 
     Attributes:
-      run: "top2 seed 0".
+      run: arm and seed, as "ARM seed 0".
       layer, expert: numbers, from 0.
       share: of the choices of all traced tokens.
       tokens: texts of those that it has more of than its share, the most telling first.

@@ -260,7 +260,8 @@ class MoE:
     def _losses(self, terms: Terms, B: int, L: int, G: int) -> tuple[Terms, Terms, Terms]:
         """Losses and metrics, averaged over pieces of their scope; sums if that is the batch."""
         scope = self.router.losses.scope
-        pieces = {"sequence": B, "group": G, "device": _devices(B), "batch": 1}[scope]
+        parts = math.gcd(B, sharding.batch_parts())  # of the batch, on the mesh in use
+        pieces = {"sequence": B, "group": G, "device": parts, "batch": 1}[scope]
         tokens = B * L // pieces
         sums = jax.tree.map(lambda a: a.reshape(pieces, tokens, *a.shape[1:]).sum(axis=1), terms)
         if pieces == 1:
@@ -297,8 +298,3 @@ class MoE:
                 f"router={type(self.router).__name__} nor dispatch={type(self.dispatch).__name__} "
                 "has a capacity_factor"
             )
-
-
-def _devices(B: int) -> int:
-    """Into how many parts the mesh in use splits a batch of B sequences."""
-    return math.gcd(B, sharding.batch_parts())

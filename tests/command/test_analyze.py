@@ -60,7 +60,7 @@ def test_a_study_is_traced_run_by_run(study, call):
         "trace",
         "page",
     ]
-    assert lines[4] == f"page: {study / 'routing.html'}: runs: 2, tokens: 96"
+    assert lines[3] == f"page: {study / 'routing.html'}: runs: 2, tokens: 96"
     assert "left out: model.moe=none: a dense model has no routing to trace" in lines[0]
     path = study / "top2" / "seed3" / "trace.parquet"
     assert lines[2].startswith(f"trace: {path}: top2 seed 3, step 7: 96 tokens, 2 MoE layers, ")

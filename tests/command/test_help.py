@@ -139,4 +139,4 @@ def test_the_command_of_the_docs_works(call, added, shown):
     register = f"from moe.registry import register\nregister('command', 'count', {{}}, {about!r})\n"
     target = "f'{__name__}:COMMAND'"
     added("toy_shown", shown("COMMAND = ") + register.format(target), "command", "count")
-    assert call("count", STUDY) == (0, "6\n", "") and about in call("count", "--help")[1]
+    assert call("count", STUDY) == (0, "15\n", "") and about in call("count", "--help")[1]

@@ -7,7 +7,10 @@ from moe import registry
 from moe.devices import processes
 
 STUDY = "dense_topk_hash"
-ARMS = "(valid: dense, dense_total, hash_balanced, hash_random, top1, top2)"
+ARMS = (
+    "(valid: dense, dense_tokens, dense_total, frozen1, hash2, hash2_e8, hash_balanced, hash_gate, "
+    "hash_random, one_expert, top1, top1_gate_one, top1_tokens, top2, top2_e8)"
+)
 WHOLE = "must be whole numbers in [0, 2^31) separated by commas"
 
 OVERRIDES = ("train.steps=5", "model.moe.num_experts=4")
@@ -59,7 +62,7 @@ MISTAKES = {  # what is wrong: the words, and the line that must come back
     "jobs below 0": (f"run {STUDY} --jobs=-1", "--jobs=-1: must be a non-negative integer"),
     "unknown arms": (
         f"run {STUDY} --workdir={{tmp}}/new --arms=top1,hash",
-        f"{STUDY}/hash: no such arm; did you mean 'hash_random'? {ARMS}",
+        f"{STUDY}/hash: no such arm; did you mean 'hash2'? {ARMS}",
     ),
     "an arm twice": (
         f"run {STUDY} --workdir={{tmp}}/new --arms=top1,top1",
