@@ -1,6 +1,9 @@
 """Laptop: 8.2 million tokens a run, most of its FLOPs in the feed-forward layers.
 
-python -m experiments run dense_topk_hash --size=laptop --workdir=runs/laptop
+python -m experiments run dense_topk_hash --size=laptop --seeds=0,1,2,3,4 --workdir=runs/laptop
+
+The feed-forward layers have 57 % of dense's FLOPs, where at tiny the head has most. The text is read
+1.08 times. A study that declares it tunes its arms here first.
 """
 
 from moe.data.data import Data
