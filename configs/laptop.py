@@ -2,8 +2,8 @@
 
 python -m experiments run dense_topk_hash --size=laptop --seeds=0,1,2,3,4 --workdir=runs/laptop
 
-The feed-forward layers have 57 % of dense's FLOPs, where at tiny the head has most. The text is read
-1.08 times. A study that declares it tunes its arms here first.
+The feed-forward layers have 57 % of dense's FLOPs, where at tiny the head has most. The text is
+read 1.08 times. A study that declares it tunes its arms here first.
 """
 
 from moe.data.data import Data
