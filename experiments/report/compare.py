@@ -50,6 +50,7 @@ def compare(runs: Runs) -> Comparison:
         environment=_environment(runs),
         problems=runs.problems,
         tuned=runs.tuned,
+        shorter=tuple(compare(each) for each in runs.shorter),
     )
 
 

@@ -5,7 +5,7 @@ import textwrap
 from pathlib import Path
 
 from experiments.figures import draw
-from experiments.report import expected, tuned
+from experiments.report import expected, lengths, tuned
 from experiments.report import table as tables
 from experiments.report.compare import compare
 from experiments.report.page.page import page
@@ -48,6 +48,7 @@ def table(directory: str | Path) -> str:
 
 def _json(comparison: Comparison, said: Told) -> str:
     content = comparison.content() | said._asdict()
+    content["by_length"] = lengths.content(comparison)
     text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     return text + "\n"
 
@@ -63,6 +64,7 @@ def _markdown(comparison: Comparison, said: Told) -> str:
     sections = (
         ("Expected and observed", answers),
         ("What the data say", said.findings),
+        ("By length of training", lengths.lines(comparison)),
         ("Tuning", [*said.choices, *tuned.lines(comparison)]),
         ("Caveats", said.caveats),
         ("Not in the table", said.missing),

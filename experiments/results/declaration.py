@@ -14,11 +14,10 @@ from experiments.studies.contract import (
     Contrast,
     Decision,
     Expectation,
-    Grid,
     Scale,
     Study,
-    Tuning,
 )
+from experiments.studies.plan import Grid, Lengths, Tuning
 from moe import files, registry
 from moe.registry import Mistake
 
@@ -26,14 +25,8 @@ FILE = "study.json"
 _ASKED = ("study", "size", "question", "baseline", "arms", "seeds")  # in every file
 _ALLOWS = "train.max_epochs="  # what a run may do is no part of what it is
 _SAME = ("study", "size", "question", "baseline", "overrides")  # in all runs of one folder
-_HELD = (
-    "contrasts",
-    "expectations",
-    "metric",
-    "decision",
-    "margin",
-    "tuning",
-)  # the same once declared
+# The same once declared; all but the first were not, in older files.
+_HELD = ("contrasts", "expectations", "metric", "decision", "margin", "tuning", "lengths")
 _BEFOREHAND = (*_HELD[1:], "planned")  # only where it was written before the first step
 _DIGEST = "declared"  # the key of the hash of all that was declared
 
@@ -44,8 +37,8 @@ class Declaration:
 
     Attributes:
       arms: name -> one line, of those that were asked for.
-      contrasts, scales, caveats, colour_order, expectations, metric, decision, margin, tuning: of
-        the whole study, see `experiments.studies.contract`.
+      contrasts, scales, caveats, colour_order, expectations, metric, decision, margin, tuning,
+        lengths: of the whole study, see `experiments.studies.contract`.
       planned: the seeds that were named before the first step, in the order of their looks.
       beforehand: whether it was written before the first step, so that a report is held to it.
     """
@@ -66,6 +59,7 @@ class Declaration:
     decision: Decision = Decision()
     margin: float | None = None
     tuning: Tuning | None = None
+    lengths: Lengths | None = None
     planned: tuple[int, ...] = ()
     beforehand: bool = False
 
@@ -94,6 +88,7 @@ class Declaration:
             decision=study.decision,
             margin=study.margin,
             tuning=study.tuning and study.tuning.at(size, overrides),
+            lengths=study.lengths and study.lengths.at(size),
             planned=tuple(seeds),
             beforehand=True,
         )
@@ -176,7 +171,9 @@ class Declaration:
         for key in ("contrasts", "scales", "caveats", "expectations"):
             content[key] = [_listed(dataclasses.asdict(one)) for one in content[key]]
         content |= {"arms": dict(self.arms), "decision": _listed(dataclasses.asdict(self.decision))}
-        content["tuning"] = json.loads(json.dumps(self.tuning and dataclasses.asdict(self.tuning)))
+        for key in ("tuning", "lengths"):
+            part = getattr(self, key)
+            content[key] = json.loads(json.dumps(part and dataclasses.asdict(part)))
         if content.pop("beforehand"):
             return content | {_DIGEST: _digest(content)}
         return {key: value for key, value in content.items() if key not in _BEFOREHAND}
@@ -260,6 +257,7 @@ _READ = {
     "tuning": lambda content: (
         content and Tuning(**content | {"grids": _records(Grid)(content["grids"])})
     ),
+    "lengths": lambda content: content and _records(Lengths)([content])[0],
     "planned": tuple,
 }
 

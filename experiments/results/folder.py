@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 RESULT, METRICS = "result.json", "metrics.jsonl"
+LENGTHS = "lengths"  # in the folder of a study: one folder for each shorter length, a study itself
 ELSEWHERE = "checkpoints.txt"  # in the folder of a run whose checkpoints are not there
 DIVERGED = "diverged.txt"  # in the folder of a run that stopped for a number that is not finite
 

@@ -225,6 +225,7 @@ class Comparison:
       arms: by name: the baseline, the arms of its FLOPs, then those at other FLOPs.
       outcomes: what came of each expectation; none where nothing was declared beforehand.
       tuned: what every arm took of each grid; none where nothing was tuned.
+      shorter: the same arms trained for less, each length with a decay of its own.
       baselines: the count-based ones on the same held-out text.
       environment: each version once; a list where the runs differ.
       problems: a line for each file that could not be used.
@@ -237,6 +238,7 @@ class Comparison:
     problems: tuple[str, ...]
     outcomes: tuple[Outcome, ...] = ()
     tuned: tuple[Choice, ...] = ()
+    shorter: tuple["Comparison", ...] = ()
 
     @property
     def baseline(self) -> str:
@@ -258,6 +260,15 @@ class Comparison:
     def one_seed(self) -> bool:
         """Whether no arm has a second finished seed, so that nothing is known of the noise."""
         return max((len(arm.seeds_finished) for arm in self.arms.values()), default=0) < 2
+
+    def by_length(self) -> list[tuple[int, "Comparison"]]:
+        """Tokens of a run and what came out, for each length whose baseline has ended."""
+        lengths = []
+        for each in (*self.shorter, self):
+            tokens = each.arms[each.baseline].tokens if each.baseline in each.arms else None
+            if tokens:
+                lengths.append((tokens, each))
+        return sorted(lengths, key=lambda length: length[0])
 
     def content(self) -> dict[str, Any]:
         """What results.json holds."""

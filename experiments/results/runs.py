@@ -44,6 +44,7 @@ class Runs:
     runs: tuple[Run, ...]
     problems: tuple[str, ...]
     tuned: tuple[tuning.Choice, ...] = ()
+    shorter: tuple["Runs", ...] = ()  # the same arms trained for less
 
     def finished(self, arm: str) -> dict[int, Result]:
         """Results of the finished runs of an arm, by seed in order."""
@@ -73,8 +74,21 @@ def read(directory: str | Path) -> Runs:
         started = f"{len(runs)} started" if runs else "none started"
         first = f"; {problems[0]}" if problems else ""
         raise Mistake(f"{directory}: no finished run ({started}){first}")
-    tuned = _tuned(directory, problems)
-    return Runs(declared, tuple(runs), tuple(problems), tuned)
+    tuned, shorter = _tuned(directory, problems), _shorter(directory, problems)
+    return Runs(declared, tuple(runs), tuple(problems), tuned, shorter)
+
+
+def _shorter(directory: Path, problems: list[str]) -> tuple[Runs, ...]:
+    """The shorter lengths that have a finished run."""
+    found = []
+    for path in sorted(directory.glob(f"{folder.LENGTHS}/*/study.json")):
+        try:
+            found.append(read(path.parent))
+            name = path.parent.relative_to(directory)
+            problems += [f"{name.as_posix()}/{line}" for line in found[-1].problems]
+        except Mistake as error:
+            problems.append(f"{error}; left out")
+    return tuple(found)
 
 
 def _tuned(directory: Path, problems: list[str]) -> tuple[tuning.Choice, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from experiments.results.declaration import Declaration
 from experiments.results.folder import ELSEWHERE, METRICS, RESULT, Task
 from experiments.results.result import Result
-from experiments.runner import memory, together, tune, workers
+from experiments.runner import lengths, memory, together, tune, workers
 from experiments.runner.request import Request
 from moe import fields, files
 from moe.devices.mesh import in_use
@@ -61,6 +61,25 @@ def run(request: Request, on_log: Callable[[str, int, dict], None] | None = None
             tasks = _tasks(request, tune.tuned(request, tuning, train))
             _check(request, tasks, (_same_experiment,))
         workers.run(tasks, request.jobs, begin, on_log)
+        for each, experiments in lengths.shorter(request, {t.arm: t.experiment for t in tasks}):
+            _run_shorter(each, experiments, on_log)
+
+
+def _run_shorter(request: Request, experiments: Mapping[str, Any], on_log: Callable | None) -> None:
+    """The arms at another length, in a folder within that of the study, which is held."""
+    steps = next(iter(experiments.values())).train.steps
+    overrides = [*request.overrides, f"train.steps={steps}"]
+    asked = Declaration.of(request.study, request.size, request.arms, request.seeds, overrides)
+    asked = dataclasses.replace(asked, tuning=None, lengths=None)
+    tasks = _tasks(request, experiments)
+    _check(request, tasks, (_same_experiment,))
+
+    def begin():
+        if is_first():
+            _made(request.workdir)
+            asked.write(request.workdir)
+
+    workers.run(tasks, request.jobs, begin, on_log)
 
 
 def _silent(arm: str, seed: int, row: dict) -> None:

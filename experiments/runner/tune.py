@@ -14,7 +14,7 @@ from experiments.results.result import Result
 from experiments.results.tuning import FOLDER, Choice, read, write
 from experiments.runner import workers
 from experiments.runner.request import Request
-from experiments.studies.contract import Grid, Tuning
+from experiments.studies.plan import Grid, Tuning
 from moe import fields, registry
 from moe.registry import Mistake
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
+from experiments.studies.plan import Lengths, Tuning
 from moe.registry import Mistake
 
 if typing.TYPE_CHECKING:  # importing the model library would slow `list` down
@@ -142,46 +143,6 @@ class Caveat:
 
 
 @dataclasses.dataclass(frozen=True)
-class Grid:
-    """Values of one field that are tried in every arm that has it.
-
-    Attributes:
-      path: of the field, "optimizer.learning_rate".
-      values: rising, in equal ratios; a best value at an end makes the grid longer there.
-    """
-
-    path: str
-    values: tuple[float, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Tuning:
-    """How every arm is tuned before its runs, all of them alike.
-
-    Attributes:
-      grids: one after the other, each with the best of those before it.
-      sizes: at which the arms are tuned.
-      seeds: of the tuning; no run of the study has them.
-      share: of a run's steps that each value trains, with a learning rate that ends there.
-    """
-
-    grids: tuple[Grid, ...]
-    sizes: tuple[str, ...]
-    seeds: tuple[int, ...]
-    share: float
-
-    def at(self, size: str, overrides: Iterable[str]) -> Tuning | None:
-        """What of it happens at a size; what --set sets is set in every arm, and not tuned."""
-        fixed = {assignment.partition("=")[0] for assignment in overrides}
-        grids = tuple(grid for grid in self.grids if grid.path not in fixed)
-        return dataclasses.replace(self, grids=grids) if grids and size in self.sizes else None
-
-    def steps(self, whole: int) -> int:
-        """Steps of one value's training, where a run has `whole`."""
-        return max(1, round(self.share * whole))
-
-
-@dataclasses.dataclass(frozen=True)
 class Study:
     """A comparison.
 
@@ -193,6 +154,7 @@ class Study:
       seeds: the seeds of a full run.
       build: (arm, size) -> the experiment, seed 0.
       tuning: what is tuned in every arm before its runs, and at which sizes; none for nothing.
+      lengths: shorter lengths, and at which sizes; none for the whole alone.
       controls: arms that take a difference apart; they run when they are named, or with --arms=all.
       contrasts, scales: what is compared besides each arm with the baseline.
       expectations: what is expected of arms against the baseline, before the first step.
@@ -215,6 +177,7 @@ class Study:
     build: Callable[[str, str], Experiment]
     controls: tuple[str, ...] = ()
     tuning: Tuning | None = None
+    lengths: Lengths | None = None
     contrasts: tuple[Contrast, ...] = ()
     scales: tuple[Scale, ...] = ()
     caveats: tuple[Caveat, ...] = ()

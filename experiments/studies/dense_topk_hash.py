@@ -9,11 +9,10 @@ from experiments.studies.contract import (
     Caveat,
     Contrast,
     Expectation,
-    Grid,
     Scale,
     Study,
-    Tuning,
 )
+from experiments.studies.plan import Grid, Lengths, Tuning
 
 TABLES = ("hash_random", "hash_balanced")  # the arms that route by a fixed table
 CONTROLS = (
@@ -211,6 +210,7 @@ STUDY = Study(
         seeds=(1000, 1001),
         share=0.125,
     ),
+    lengths=Lengths(shares=(1 / 16, 1 / 4), sizes=("laptop",)),
     contrasts=CONTRASTS,
     expectations=(
         Expectation("top1", "lower", -0.177, "2202.01169"),  # 15M, E = 8: S-BASE, balanced top-1

@@ -11,7 +11,7 @@ from experiments.results import tuning
 from experiments.results.folder import DIVERGED
 from experiments.runner import run, tune
 from experiments.runner.request import Request
-from experiments.studies.contract import Grid, Tuning
+from experiments.studies.plan import Grid, Lengths, Tuning
 from moe import registry
 from moe.registry import Mistake
 from tests.fakes.data import SMALL, on_synthetic_text
@@ -23,9 +23,9 @@ RATES = (3e-3, 6e-3, 1.2e-2)
 BEST = {"dense": 6e-3, "top1": 4.8e-2, "hash_random": 1e-3}
 
 
-def declare(monkeypatch, *grids):
+def declare(monkeypatch, *grids, lengths=None):
     declared = Tuning(grids, ("tiny",), (7, 8), share=0.25)
-    study = dataclasses.replace(registry.lookup("study", STUDY), tuning=declared)
+    study = dataclasses.replace(registry.lookup("study", STUDY), tuning=declared, lengths=lengths)
     monkeypatch.setattr(registry, "lookup", _first({("study", STUDY): study}, registry.lookup))
 
 
@@ -133,7 +133,7 @@ def test_a_changed_record_is_told(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_study_tunes_runs_goes_on_and_tells_it(tmp_path, monkeypatch):
     on_synthetic_text(monkeypatch)
-    declare(monkeypatch, Grid(RATE, (1e-3, 2e-3)))
+    declare(monkeypatch, Grid(RATE, (1e-3, 2e-3)), lengths=Lengths((0.5,), ("tiny",)))
     monkeypatch.setattr(tune, "WIDENED", 0)
     seen = []
 
@@ -154,9 +154,14 @@ def test_a_study_tunes_runs_goes_on_and_tells_it(tmp_path, monkeypatch):
     before = (trial / "result.json").read_bytes()
     seen.clear()
     ask_for((0, 1))
-    assert set(seen) == {("dense", 1), ("top1", 1)}
+    assert set(seen) == {("dense", 1), ("top1", 1)}  # at both lengths
     assert (trial / "result.json").read_bytes() == before
+    short = json.loads((tmp_path / "lengths/3/top1/seed1/result.json").read_text())
+    assert (short["steps"], short["tokens"]) == (3, 3 * 2 * 16)
+    text = (tmp_path / "lengths/3/top1/seed1/experiment.txt").read_text()
+    assert f"learning_rate={choices['top1'].value!r}" in text and "eval_every=3" in text
     page = report.report(tmp_path).read_text()
+    assert "By length of training" in page
     assert "Tuned alike before the runs" in page and f"{choices['top1'].mean(1e-3):.4f}" in page
     told = json.loads((tmp_path / "results.json").read_text())
     assert told["tuning"]["seeds"] == [7, 8] and len(told["tuned"]) == 2

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from experiments.figures import palette
 from experiments.figures.draw import Drawing
+from experiments.report import lengths, tuned
 from experiments.report import table as tables
-from experiments.report import tuned
 from experiments.report.findings import BASELINES
 from experiments.report.page.certainty import certainty
 from experiments.report.page.expected import expected
@@ -40,6 +40,7 @@ def page(
         ("figures", "Figures", "".join(_figure(d, i + 1) for i, d in enumerate(drawings))),
         ("routing", "What each expert was given", routing(traced)),
         ("sure", "How sure is it", certainty(comparison)),
+        ("lengths", "By length of training", _lengths(comparison)),
         ("tuning", "Tuning", _tuning(comparison, said.choices)),
         ("arms", "The arms", _arms(comparison)),
         ("caveats", "Caveats", bullets(said.caveats)),
@@ -78,6 +79,12 @@ def _header(comparison: Comparison, said: Told) -> str:
         f'<header><p class="kind">Study {study}, size {size}</p>'
         f'<h1>{prose(declared.question)}</h1><div class="answer">{answer}</div>{notice}</header>'
     )
+
+
+def _lengths(comparison: Comparison) -> str:
+    rows, heads = lengths.rows(comparison), lengths.heads(comparison)
+    title = f"Difference to {comparison.baseline}, and places on the scales"
+    return table(title, heads, rows) if rows else ""
 
 
 def _tuning(comparison: Comparison, sentences: list[str]) -> str:
