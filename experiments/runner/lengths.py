@@ -32,11 +32,12 @@ def shorter(request: Request, experiments: dict[str, Any]) -> list[tuple[Request
 def _cut(experiment: Any, share: float) -> Any:
     """The experiment with that share of its steps, evaluated and saved as often on its way."""
     train = experiment.train
-    steps, every, save = (
-        max(1, round(share * count)) for count in (train.steps, train.eval_every, train.save_every)
-    )
-    log = min(train.log_every, every)
+    steps, every = (max(1, round(share * count)) for count in (train.steps, train.eval_every))
     train = dataclasses.replace(
-        train, steps=steps, eval_every=every, save_every=save, log_every=log
+        train,
+        steps=steps,
+        log_every=min(train.log_every, every),
+        eval_every=every,
+        save_every=every * max(1, round(train.save_every / train.eval_every)),
     )
     return dataclasses.replace(experiment, train=train)

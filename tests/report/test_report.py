@@ -178,8 +178,8 @@ def test_page_is_whole_escaped_and_needs_no_network(study):
     assert "cpu <2 cores>" in page.text
     assert "--set=train.steps=400" in page.text
     assert "--arms=dense,top1,top2,hash_random,hash_balanced,dense_total" in page.text
-    assert page.tags.count("figure") == 5
-    assert len(page.labels) == 5
+    assert page.tags.count("figure") == 6
+    assert len(page.labels) == 6
     assert any("top1 −0.1000" in label for label in page.labels)
     assert "prefers-color-scheme: dark" in text
     for colour in ("#1b1b1c", "#fefefd"):  # ink and paper follow the theme
@@ -189,6 +189,7 @@ def test_page_is_whole_escaped_and_needs_no_network(study):
 def test_figures_are_written_as_png_and_svg(study):
     names = {path.name for path in (study / "figures").iterdir()}
     stems = ("loss_curves", "loss_by_desk", "expert_load", "desks_by_expert", "loss_against_cost")
+    stems += ("loss_against_compute",)
     assert names == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
     assert all(path.stat().st_size > 5000 for path in (study / "figures").iterdir())
     text = (study / "figures" / "loss_by_desk.svg").read_text()

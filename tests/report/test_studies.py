@@ -146,12 +146,12 @@ def test_what_it_expects_stands_beside_what_came(directory):
 def test_it_has_a_table_figures_and_a_page(directory):
     assert [line.split()[0] for line in table(directory).splitlines()[2:5]] == ["zz", "x-1", "Früh"]
     drawn = {path.name for path in (directory / "figures").glob("*.png")}
-    assert "loss_curves.png" in drawn and "expert_load.png" in drawn and len(drawn) == 5
+    assert "loss_curves.png" in drawn and "expert_load.png" in drawn and len(drawn) == 6
     page = Page((directory / "report.html").read_text(encoding="utf-8"))
     assert "Is x-1 <better> than Früh?" in page.text
     assert "narrow is as good (arXiv 0000.00001)" in page.text
     assert "way, x-1" in page.text and "second & wide" in page.text
-    assert page.tags.count("figure") == 5
+    assert page.tags.count("figure") == 6
 
 
 def test_study_json_carries_what_the_report_says(directory, toy, monkeypatch, undrawn):
