@@ -10,7 +10,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from moe.params import named
+from moe.params import Params, named
 from moe.routers.top_k import TopK
 
 
@@ -43,10 +43,22 @@ class TokenTable(TopK):
         del params, rng
         return x_TD
 
+    def rows(self, params: Params, id_T: jax.Array) -> jax.Array:
+        """The rows of the tokens (TE); ids above the table read its last one."""
+        return jnp.take(params["logits_VE"], id_T, axis=0, mode="clip")
+
     def route(self, params, x_TD, id_T, rng):
-        """Routes the tokens by their rows; ids above the table read its last row."""
-        row_TE = jnp.take(params["logits_VE"], id_T, axis=0, mode="clip")
-        return super().route(params, row_TE, id_T, rng)
+        """Routes the tokens by their rows."""
+        return super().route(params, self.rows(params, id_T), id_T, rng)
+
+    def preferences(self, params, x_TD, id_T, E):
+        """The rows, where top-k has the logits."""
+        return super().preferences(params, self.rows(params, id_T), id_T, E)
+
+    def matrix(self, params):
+        """None: nothing rests on x."""
+        del params
+        return None
 
     def products(self, D, E):
         """Those of the noise alone: the table is looked up."""
