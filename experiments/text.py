@@ -90,6 +90,11 @@ def interval(low: float | None, high: float | None, digits: int = 4, sign: bool 
     return f"{number(low, digits, sign)} to {number(high, digits, sign)}"
 
 
+def bracketed(low: float | None, high: float | None, digits: int = 4, sign: bool = True) -> str:
+    """An interval as ` [low, high]`, to stand after its mean; nothing where there is none."""
+    return "" if low is None else f" [{number(low, digits, sign)}, {number(high, digits, sign)}]"
+
+
 def probability(p: float | None) -> str:
     """A p value as `p = 0.012`, `p < 0.0001` or a dash."""
     if p is None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from experiments.results.record import CONTRADICTED, SUPPORTED, UNDECIDED, Comparison, Outcome
 from experiments.studies.contract import EQUAL, Decision
-from experiments.text import NONE, cited, columns, interval, listing, number, probability
+from experiments.text import NONE, bracketed, cited, columns, interval, listing, number, probability
 
 NOTES: Mapping[str, str] = {  # heading of a column -> what it says
     "Comparison": "the loss of the first arm minus that of the second",
@@ -53,7 +53,7 @@ def _observed(one: Outcome) -> str:
     found = one.difference
     if found is None:
         return NONE
-    bounds = f" [{interval(found.low, found.high).replace(' to ', ', ')}]" if found.sd else ""
+    bounds = bracketed(found.low, found.high) if found.sd else ""
     return number(found.mean, sign=True) + bounds
 
 

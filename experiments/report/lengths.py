@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.results.record import Arm, Comparison, plain
-from experiments.text import NONE, number
+from experiments.text import NONE, bracketed, number
 
 
 def heads(comparison: Comparison) -> list[str]:
@@ -54,16 +54,11 @@ def _gap(arm: Arm | None) -> str:
     found = arm and arm.difference
     if not found or found.mean is None:
         return NONE
-    mean = number(found.mean, 3, sign=True)
-    if found.low is None:
-        return mean
-    return f"{mean} [{number(found.low, 3, sign=True)}, {number(found.high, 3, sign=True)}]"
+    return number(found.mean, 3, sign=True) + bracketed(found.low, found.high, 3)
 
 
 def _place(arm: Arm | None, scale: str) -> str:
     found = arm and arm.scales.get(scale)
     if not found or found.value is None:
         return NONE
-    if found.low is None:
-        return number(found.value, 2)
-    return f"{number(found.value, 2)} [{number(found.low, 2)}, {number(found.high, 2)}]"
+    return number(found.value, 2) + bracketed(found.low, found.high, 2, sign=False)

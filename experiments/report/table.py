@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from experiments.report.findings import BASELINES
 from experiments.results.record import INCOMPLETE, LOWER, ONE_SEED, Arm, Comparison
-from experiments.text import NONE, interval, number
+from experiments.text import NONE, bracketed, number
 from moe.analysis import load
 
 
@@ -37,7 +37,7 @@ LOSSES = (
         "difference",
         "Difference to baseline",
         "difference [95 %]",
-        "mean paired difference and its 95 % t interval, nats per token; below zero is better",
+        "mean paired difference and its 95 % t nats per token; below zero is better",
     ),
     Column("verdict", "Verdict", "verdict", "paired t test with Holm's correction, as declared"),
     Column("bits", "Bits per byte", "bits/byte", "the same loss per byte of text"),
@@ -117,8 +117,7 @@ def _row(arm: Arm, comparison: Comparison) -> Row:
         "speed": _scaled(arm.timing.get("tokens_per_s"), 1, 0),
     }
     if one:
-        bounds = interval(one.low, one.high).replace(" to ", ", ")
-        bounds = f" [{bounds}]" if one.sd is not None else ""
+        bounds = bracketed(one.low, one.high)
         row["difference"] = Cell(number(one.mean, sign=True) + bounds, one.mean)
     overall = arm.router.overall() if arm.router else {}
     for metric in load.METRICS:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.results.folder import RESULT
+from experiments.results.folder import RESULT, Task
 from moe import files
 from moe.analysis.load import RouterLoad
 from moe.registry import Mistake
@@ -98,6 +98,16 @@ class Result:
         found = {key: value for key, value in content.items() if key in known}
         router = found.get("router")
         return cls(**found | {"router": None if router is None else RouterLoad.read(router)})
+
+
+def of_run(task: Task, seed: int) -> Result:
+    """The result of a run that has ended; raises Mistake, one line, where it is not its own."""
+    expected = {"study": task.study, "size": task.size, "arm": task.arm, "seed": seed}
+    path = task.directory(seed) / RESULT
+    try:
+        return Result.read(path, expected)
+    except Mistake as error:
+        raise Mistake(f"{path}: {error}; remove it, and the same command makes it again") from None
 
 
 def _parsed(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.results.declaration import Declaration
 from experiments.results.folder import ELSEWHERE, METRICS, RESULT, Task
-from experiments.results.result import Result
+from experiments.results.result import of_run
 from experiments.runner import lengths, memory, together, tune, workers
 from experiments.runner.request import Request
 from moe import fields, files
@@ -35,7 +35,7 @@ def run(request: Request, on_log: Callable[[str, int, dict], None] | None = None
         on_log = on_log or _silent
     asked, begun = _declared(request), []
     tasks = _tasks(request, request.experiments)
-    _check(request, tasks, () if tuning else (_same_experiment,))
+    _check(tasks, () if tuning else (_same_experiment,))
     asked.joined(request.workdir)
     left = [task for task in tasks if not all(map(task.finished, task.seeds))]
     if request.memory == "check" and left:
@@ -59,7 +59,7 @@ def run(request: Request, on_log: Callable[[str, int, dict], None] | None = None
         held.enter_context(together.watching())
         if tuning:
             tasks = _tasks(request, tune.tuned(request, tuning, train))
-            _check(request, tasks, (_same_experiment,))
+            _check(tasks, (_same_experiment,))
         workers.run(tasks, request.jobs, begin, on_log)
         for each, experiments in lengths.shorter(request, {t.arm: t.experiment for t in tasks}):
             _run_shorter(each, experiments, on_log)
@@ -72,7 +72,7 @@ def _run_shorter(request: Request, experiments: Mapping[str, Any], on_log: Calla
     asked = Declaration.of(request.study, request.size, request.arms, request.seeds, overrides)
     asked = dataclasses.replace(asked, tuning=None, lengths=None)
     tasks = _tasks(request, experiments)
-    _check(request, tasks, (_same_experiment,))
+    _check(tasks, (_same_experiment,))
 
     def begin():
         if is_first():
@@ -90,7 +90,7 @@ def _tasks(request: Request, experiments: Mapping[str, Any]) -> list[Task]:
     return workers.dearest_first([_task(request, arm, experiments[arm]) for arm in request.arms])
 
 
-def _check(request: Request, tasks: Sequence[Task], more: Sequence[Callable]) -> None:
+def _check(tasks: Sequence[Task], more: Sequence[Callable]) -> None:
     """Raises Mistake, one line, for whatever is there and is not of these runs."""
     for task in tasks:
         for seed in task.seeds:
@@ -171,11 +171,5 @@ def _same_checkpoints(task: Task, seed: int) -> None:
 
 def _whole_result(task: Task, seed: int) -> None:
     """Raises Mistake when a run looks finished whose result is not its own, or not whole."""
-    path = task.directory(seed) / RESULT
-    if not task.finished(seed):
-        return
-    expected = {"study": task.study, "size": task.size, "arm": task.arm, "seed": seed}
-    try:
-        Result.read(path, expected)
-    except Mistake as error:
-        raise Mistake(f"{path}: {error}; remove it, and the same command makes it again") from None
+    if task.finished(seed):
+        of_run(task, seed)

@@ -9,8 +9,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from experiments.results.folder import DIVERGED, RESULT, Task
-from experiments.results.result import Result
+from experiments.results.folder import DIVERGED, Task
+from experiments.results.result import of_run
 from experiments.results.tuning import FOLDER, Choice, read, write
 from experiments.runner import workers
 from experiments.runner.request import Request
@@ -137,11 +137,4 @@ def _choice(grid: Grid, trials: Mapping, arm: str, tried: Sequence[float]) -> Ch
 
 
 def _loss(trial: Task, seed: int) -> float | None:
-    if _diverged(trial, seed):
-        return None
-    expected = {"study": trial.study, "size": trial.size, "arm": trial.arm, "seed": seed}
-    path = trial.directory(seed) / RESULT
-    try:
-        return Result.read(path, expected).val_loss
-    except Mistake as error:
-        raise Mistake(f"{path}: {error}; remove it, and the same command makes it again") from None
+    return None if _diverged(trial, seed) else of_run(trial, seed).val_loss
